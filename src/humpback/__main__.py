@@ -1,0 +1,6 @@
+"""`python -m humpback`."""
+
+from humpback.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Engines: open one by name. Backends are imported when they are asked for, so none of their libraries is needed before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from humpback.engines.base import Engine, ModelRef
+from humpback.engines.cache import AnswerCache, CachedEngine
+from humpback.errors import MissingDependencyError
+
+__all__ = ["EngineSpec", "find_model", "open_engine", "resolve_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """All that a worker process needs to open an engine."""
+
+    model: ModelRef
+    engine: Literal["hf", "fake"]
+    device: str
+    batch_tokens: int
+    threads: int | None
+    cache: Path
+    """File of the answer cache."""
+
+
+def open_engine(spec: EngineSpec, on_answers: Callable[[int, int], None] | None = None) -> CachedEngine:
+    """Open an engine behind the answer cache; `on_answers(answers, tokens)` hears of every batch."""
+    inner: Engine
+    if spec.engine == "fake":
+        from humpback.engines.fake import FakeEngine
+
+        inner = FakeEngine(spec.model)
+    else:
+        with _needs("hf"):
+            from humpback.engines.hf import HFEngine
+        inner = HFEngine(spec.model, device=spec.device, batch_tokens=spec.batch_tokens, threads=spec.threads)
+    return CachedEngine(inner, AnswerCache(spec.cache), batch_tokens=spec.batch_tokens, on_answers=on_answers)
+
+
+def resolve_model(reference: str, cache_folder: Path) -> ModelRef:
+    """Find the base model a recipe names, converting it once when it is a GGUF file."""
+    if reference == "fake":
+        from humpback.engines.fake import fake_model
+
+        return fake_model(None)
+    with _needs("hf"):
+        from humpback.engines import models
+        import transformers  # noqa: F401
+    return models.resolve_model(reference, cache_folder)
+
+
+def find_model(folder: Path) -> ModelRef:
+    """Return the reference of a model folder that a run has written."""
+    if (folder / "fake-model.json").exists():
+        from humpback.engines.fake import fake_model
+
+        return fake_model(folder)
+    from humpback.engines import models
+
+    return ModelRef(path=str(folder), content_hash=models.hash_model(folder))
+
+
+class _needs:
+    """Turns a missing package into an error that names the extra to install."""
+
+    def __init__(self, extra: str) -> None:
+        self.extra = extra
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, ImportError) and not isinstance(error, MissingDependencyError):
+            raise MissingDependencyError(
+                f"the {error.name} package is not installed; install it with: pip install 'humpback-lm[{self.extra}]'"
+            ) from error

@@ -1,0 +1,130 @@
+"""The engine seam: what a stage may ask of a model, whatever runs it.
+
+All calls are batched and synchronous, and answer in the order asked. A request that fails is an answer with `error` set:
+never a gap, never an abort of its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from humpback.prompts import Choice, Continuation, Prompt, Tokenizer
+
+__all__ = [
+    "Capability",
+    "ChoiceLogprobs",
+    "Completion",
+    "Engine",
+    "EngineTotals",
+    "Loglikelihood",
+    "ModelRef",
+    "Sampling",
+]
+
+Capability = Literal["generate", "choice_logprobs", "loglikelihood"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRef:
+    """A model and what identifies it. The path never bears identity; the content hash does."""
+
+    path: str
+    """Folder that holds the weights and the tokenizer."""
+    content_hash: str
+    """Hash over the files that decide what the model answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to draw a completion. Every field bears identity."""
+
+    temperature: float
+    """0 is greedy."""
+    top_p: float
+    """Nucleus mass, 0 to 1."""
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    """Strings that end the completion; they are not part of its text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """One generated text."""
+
+    text: str
+    tokens: int
+    """Number of tokens drawn, the end-of-turn token included."""
+    finish: Literal["stop", "length", "error"]
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceLogprobs:
+    """Log-probabilities (nats) of each choice as the next token, from the full vocabulary's softmax."""
+
+    logprobs: tuple[float, ...]
+    mass: float
+    """Sum of the choices' probabilities, 0 to 1: how far the model answers on the menu."""
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loglikelihood:
+    """log p(continuation given prompt): nats summed over the continuation's tokens."""
+
+    logprob: float
+    tokens: int
+    """Number of continuation tokens."""
+    error: str | None = None
+
+
+@dataclass(kw_only=True)
+class EngineTotals:
+    """What an engine has computed since it was opened."""
+
+    requests: int = 0
+    """Requests asked, those answered from the cache included."""
+    tokens_in: int = 0
+    """Prompt and continuation tokens computed; a shared prefix counts once."""
+    tokens_out: int = 0
+    """Tokens drawn."""
+    cache_hits: int = 0
+    """Requests answered from the cache."""
+    seconds: float = 0.0
+    """Wall time inside the engine."""
+
+
+class Engine(Protocol):
+    """One model, ready to answer."""
+
+    @property
+    def model(self) -> ModelRef: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]: ...
+
+    @property
+    def totals(self) -> EngineTotals: ...
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """Draw one completion per prompt. A row's draw depends on its prompt's seed, not on its batch."""
+        ...
+
+    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
+        """Return log P of each choice as the token that follows each prompt."""
+        ...
+
+    def loglikelihood(
+        self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]
+    ) -> list[Loglikelihood]:
+        """Return log p(continuations[i] given prompts[i])."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory. The engine opens again by itself when asked."""
+        ...

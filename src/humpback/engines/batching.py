@@ -1,0 +1,23 @@
+"""Which rows go through a model together. In: the rows' lengths. Out: lists of indices, one per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["plan_batches"]
+
+
+def plan_batches(lengths: Sequence[int], token_budget: int, max_rows: int = 64) -> list[list[int]]:
+    """Group row indices of like length, so that little is padding and rows * longest stays within the budget.
+
+    The longest rows come first: a batch that does not fit in memory shows at once, not after an hour. A single row that
+    is longer than the budget gets a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        batch = batches[-1] if batches else []
+        if batch and len(batch) < max_rows and (len(batch) + 1) * lengths[batch[0]] <= token_budget:
+            batch.append(index)
+        else:
+            batches.append([index])
+    return batches

@@ -1,0 +1,131 @@
+"""The scripted engine: deterministic answers without a model, for trying the pipeline and for tests.
+
+Its likelihoods reward shared words, so lifts tell true pairs from shuffled ones; its ratings reward responses that end in a full
+stop. Training it changes its content hash and nothing else. A prompt that holds FAIL-ME gets an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from humpback.engines.base import (
+    Capability,
+    ChoiceLogprobs,
+    Completion,
+    EngineTotals,
+    Loglikelihood,
+    ModelRef,
+    Sampling,
+)
+from humpback.errors import InputError
+from humpback.prompts import Choice, Continuation, Prompt
+from humpback.store.fingerprint import fingerprint
+
+__all__ = ["FakeEngine", "FakeTokenizer", "fake_model"]
+
+_END = 256
+_BEGIN = 257
+_WORD = re.compile(r"[^\W\d_]{4,}")
+
+
+def fake_model(folder: Path | None) -> ModelRef:
+    """Return the reference of the scripted base model, or of one that `train_fake` wrote."""
+    if folder is None:
+        return ModelRef(path="fake", content_hash=fingerprint({"fake": "base"}))
+    try:
+        content = json.loads((folder / "fake-model.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is not a scripted model: {error}") from error
+    return ModelRef(path=str(folder), content_hash=fingerprint(content))
+
+
+class FakeTokenizer:
+    """UTF-8 bytes as tokens, with two special tokens for the chat."""
+
+    special_tokens = ("<|end|>", "<|user|>")
+    end_of_turn = (_END,)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for part in re.split(r"(<\|end\|>|<\|user\|>)", text):
+            special = {"<|end|>": [_END], "<|user|>": [_BEGIN]}.get(part)
+            ids.extend(special if special else part.encode("utf-8", "replace"))
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < 256).decode("utf-8", "ignore")
+
+    def chat(self, user: str) -> str:
+        return f"<|user|>{user}<|end|>"
+
+
+class FakeEngine:
+    """Answers by hashing and by shared words."""
+
+    capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs", "loglikelihood"})
+
+    def __init__(self, model: ModelRef) -> None:
+        self.model = model
+        self.tokenizer = FakeTokenizer()
+        self.totals = EngineTotals()
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        return [self._complete(prompt, sampling) for prompt in prompts]
+
+    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
+        return [self._choose(prompt, len(choices)) for prompt in prompts]
+
+    def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
+        return [self._likelihood(p, c) for p, c in zip(prompts, continuations, strict=True)]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        if "FAIL-ME" in prompt.text:
+            return Completion(text="", tokens=0, finish="error", error="scripted failure")
+        self._count(prompt)
+        document = prompt.user.partition("Text:\n")[2] or prompt.user
+        words = list(dict.fromkeys(word.lower() for word in _WORD.findall(document)))
+        if not words:
+            return Completion(text="", tokens=1, finish="stop")
+        start = _number(self.model.content_hash, str(prompt.seed), prompt.text) % len(words)
+        chosen = [words[(start + step) % len(words)] for step in range(min(3, len(words)))]
+        text = f"Explain how {' and '.join(chosen)} belong together."
+        self.totals.tokens_out += len(text) + 1
+        return Completion(text=text, tokens=len(self.tokenizer.encode(text)) + 1, finish="stop")
+
+    def _choose(self, prompt: Prompt, choices: int) -> ChoiceLogprobs:
+        if "FAIL-ME" in prompt.text:
+            return ChoiceLogprobs(logprobs=(), mass=0.0, error="scripted failure")
+        self._count(prompt)
+        text = prompt.user.partition("Text:\n")[2].rpartition("\n\n")[0]
+        best = choices - 1 if text.rstrip().endswith((".", "!", "?", "`")) else 1
+        best -= _number(self.model.content_hash, prompt.text) % 2
+        weights = [math.exp(-abs(index - best)) for index in range(choices)]
+        mass = 0.9
+        return ChoiceLogprobs(logprobs=tuple(math.log(mass * w / sum(weights)) for w in weights), mass=mass)
+
+    def _likelihood(self, prompt: Prompt, continuation: Continuation) -> Loglikelihood:
+        if "FAIL-ME" in prompt.text or "FAIL-ME" in continuation.text:
+            return Loglikelihood(logprob=0.0, tokens=0, error="scripted failure")
+        self._count(prompt)
+        known = {word.lower() for word in _WORD.findall(prompt.user)}
+        words = [word.lower() for word in _WORD.findall(continuation.text)]
+        shared = sum(word in known for word in words) / max(len(words), 1)
+        tokens = len(continuation.token_ids)
+        noise = (_number(self.model.content_hash, prompt.text, continuation.text) % 1000) / 1e5
+        return Loglikelihood(logprob=-tokens * (3.0 - shared + noise), tokens=tokens)
+
+    def _count(self, prompt: Prompt) -> None:
+        self.totals.requests += 1
+        self.totals.tokens_in += len(prompt.token_ids)
+
+
+def _number(*parts: str) -> int:
+    return int.from_bytes(hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).digest()[:8], "little")

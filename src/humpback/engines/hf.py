@@ -1,0 +1,401 @@
+"""The reference engine: transformers, in process, on any machine. In: prompts. Out: completions and log-probabilities.
+
+float32 on a CPU, bfloat16 on a CUDA device. Rows are left padded, so that the end of every row, where the answers are, is
+aligned. The draw of a completion is made here and not by transformers, so that it depends on the row's seed alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from humpback.engines.base import (
+    Capability,
+    ChoiceLogprobs,
+    Completion,
+    EngineTotals,
+    Loglikelihood,
+    ModelRef,
+    Sampling,
+)
+from humpback.engines.batching import plan_batches
+from humpback.engines.hf_tokenizer import HFTokenizer
+from humpback.engines.models import quiet_loading
+from humpback.errors import InputError
+from humpback.prompts import Choice, Continuation, Prompt
+
+__all__ = ["HFEngine"]
+
+A = TypeVar("A")
+
+MIN_PREFIX = 16
+"""A shared prefix shorter than this is not worth a pass of its own, in tokens."""
+MAX_PREFIXES = 4
+KEPT_PER_COMPUTED = 4
+"""A token whose keys and values are only kept costs about this much less memory than one in a forward pass."""
+LOGITS_BYTES = {"cpu": 400e6, "cuda": 2e9}
+"""Most memory the logits of one batch may take."""
+TOP_TOKENS = 1024
+"""Sorted for every draw; the whole vocabulary only for a row whose nucleus is wider."""
+NOT_FINITE = "the model's logits are not finite"
+NO_MEMORY = "the row does not fit in the device's memory"
+
+
+class HFEngine:
+    """One causal language model, loaded at the first call."""
+
+    capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs", "loglikelihood"})
+
+    def __init__(
+        self, model: ModelRef, *, device: str = "auto", batch_tokens: int = 2048, threads: int | None = None
+    ) -> None:
+        """`device` is `auto` (CUDA where there is one), `cpu` or `cuda[:N]`; `batch_tokens` bounds one forward pass."""
+        self.model = model
+        self.tokenizer = HFTokenizer(Path(model.path))
+        self.totals = EngineTotals()
+        self._device = (
+            torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+        )
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"device={device!r} is not there; use runtime.device=cpu or auto")
+        self._batch_tokens = batch_tokens
+        self._threads = threads
+        self._loaded: Any = None
+        self._prefixes: dict[tuple[int, ...], DynamicCache] = {}
+        self._previous: tuple[int, ...] = ()
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """Draw one completion per prompt. A row's draw depends on its prompt's seed, not on its batch."""
+
+        def refuse(error: str) -> Completion:
+            return Completion(text="", tokens=0, finish="error", error=error)
+
+        def compute(rows: list[int]) -> list[Completion]:
+            return self._generate([prompts[i] for i in rows], sampling)
+
+        errors = [self._find_error(p.token_ids, room=sampling.max_tokens) for p in prompts]
+        lengths = [max(len(p.token_ids), _kept(len(p.token_ids) + sampling.max_tokens)) for p in prompts]
+        return self._answer("generate", [refuse(e) if e else None for e in errors], lengths, compute, refuse)
+
+    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
+        """Return log P of each choice as the token that follows each prompt."""
+        choice_ids = tuple(choice.token_id for choice in choices)
+
+        def refuse(error: str) -> ChoiceLogprobs:
+            return ChoiceLogprobs(logprobs=(), mass=0.0, error=error)
+
+        def compute(rows: list[int]) -> list[ChoiceLogprobs]:
+            suffixes = [prompts[i].token_ids[len(prefix) :] for i in rows]
+            logits_B_V = self._forward(suffixes, keep=1, prefix=prefix)[:, -1].float()
+            logprobs = logits_B_V[:, list(choice_ids)] - logits_B_V.logsumexp(-1, keepdim=True)
+            return [
+                ChoiceLogprobs(logprobs=tuple(row), mass=min(math.fsum(map(math.exp, row)), 1.0))
+                if all(map(math.isfinite, row))
+                else refuse(NOT_FINITE)
+                for row in logprobs.tolist()
+            ]
+
+        errors = [self._find_error(p.token_ids, answer=choice_ids, room=0) for p in prompts]
+        prefix = self._shared_prefix([p.token_ids for p, error in zip(prompts, errors, strict=True) if not error])
+        lengths = [max(len(p.token_ids) - len(prefix), _kept(len(p.token_ids))) for p in prompts]
+        return self._answer("choice_logprobs", [refuse(e) if e else None for e in errors], lengths, compute, refuse)
+
+    def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
+        """Return log p(continuations[i] given prompts[i])."""
+        asked = [(p.token_ids, c.token_ids) for p, c in zip(prompts, continuations, strict=True)]
+        # what the logits take is bounded as well, as if each of their tokens were `weight` tokens
+        logit_rows = LOGITS_BYTES[self._device.type] / (self._net.get_output_embeddings().weight.shape[0] * 4)
+        weight = self._batch_tokens / logit_rows
+
+        def refuse(error: str) -> Loglikelihood:
+            return Loglikelihood(logprob=0.0, tokens=0, error=error)
+
+        def compute(rows: list[int]) -> list[Loglikelihood]:
+            targets = [asked[i][1] for i in rows]
+            # the last token predicts nothing that is asked, so it is not fed
+            fed = [(*asked[i][0], *asked[i][1][:-1]) for i in rows]
+            logits_B_T_V = self._forward(fed, keep=max(map(len, targets)))
+            values = [_sum_logprobs(row, target) for row, target in zip(logits_B_T_V, targets, strict=True)]
+            return [
+                Loglikelihood(logprob=value, tokens=len(target)) if math.isfinite(value) else refuse(NOT_FINITE)
+                for value, target in zip(values, targets, strict=True)
+            ]
+
+        ready: list[Loglikelihood | None] = []
+        for prompt, target in asked:
+            error = self._find_error(prompt, answer=target, room=len(target))
+            ready.append(refuse(error) if error else None if target else Loglikelihood(logprob=0.0, tokens=0))
+        lengths = [max(len(p) + len(t), math.ceil(len(t) * weight)) for p, t in asked]
+        return self._answer("loglikelihood", ready, lengths, compute, refuse)
+
+    def close(self) -> None:
+        """Free the model's memory. The engine opens again by itself when asked."""
+        self._loaded = None
+        self._prefixes.clear()
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # -- the model -------------------------------------------------------------------------------------------------
+
+    @property
+    def _net(self) -> Any:  # transformers types its models by what they happen to do, not by what they promise
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def _load(self) -> Any:
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        on_cpu = self._device.type == "cpu"
+        with quiet_loading():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                self.model.path,
+                dtype=torch.float32 if on_cpu else torch.bfloat16,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        net, info = loaded
+        if info["missing_keys"]:
+            names = ", ".join(sorted(info["missing_keys"])[:3])
+            raise InputError(f"the weights in {self.model.path} lack {names}: they do not belong to its config.json")
+        # `generate` fills what it is not told from here, and a published model may ask for a repetition penalty or top_k
+        ends = net.generation_config.eos_token_id
+        published = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        self._ends = frozenset({*published, self.tokenizer.eos_token_id, self.tokenizer.end_of_turn[-1]})
+        net.generation_config = GenerationConfig.from_dict({})
+        self._context = getattr(net.config.get_text_config(), "max_position_embeddings", None)
+        # a sliding window forgets the start of a prefix, so its cache cannot be continued by another row
+        self._can_share = all(type(layer) is DynamicLayer for layer in DynamicCache(config=net.config).layers)
+        return net.eval().to(self._device)
+
+    def _find_error(self, prompt: tuple[int, ...], *, room: int, answer: tuple[int, ...] = ()) -> str | None:
+        vocabulary = self._net.get_input_embeddings().weight.shape[0]
+        if not prompt:
+            return "the prompt is empty"
+        if self._context is not None and len(prompt) + room > self._context:
+            return f"the prompt's {len(prompt)} tokens and {room} for the answer exceed the model's {self._context}"
+        if (largest := max(*prompt, *answer, 0)) >= vocabulary:
+            return f"token {largest} is outside the model's vocabulary of {vocabulary}"
+        return None
+
+    def _forward(self, rows: Sequence[Sequence[int]], *, keep: int, prefix: tuple[int, ...] = ()) -> torch.Tensor:
+        """Return the logits of the last `keep` positions of rows that all stand after `prefix`."""
+        ids_B_T, mask_B_T = self._pad(rows)
+        position_ids = (mask_B_T.cumsum(-1) - 1).clamp(min=0) + len(prefix)
+        past = None
+        if prefix:
+            layers = [(k, v) for k, v, *_ in self._prefill(prefix)]
+            spread = [(k.expand(len(rows), -1, -1, -1), v.expand(len(rows), -1, -1, -1)) for k, v in layers]
+            past = DynamicCache(spread, config=self._net.config)
+            mask_B_T = torch.cat([mask_B_T.new_ones(len(rows), len(prefix)), mask_B_T], dim=1)
+        self.totals.tokens_in += sum(map(len, rows))
+        output = self._net(
+            input_ids=ids_B_T,
+            attention_mask=mask_B_T,
+            position_ids=position_ids,
+            past_key_values=past,
+            use_cache=past is not None,
+            logits_to_keep=keep,
+        )
+        logits: torch.Tensor = output.logits
+        return logits
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(map(len, rows))
+        # what stands in the padding is never attended to, so any token will do
+        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=self._device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._device)
+        return ids, mask
+
+    # -- shared prefixes -------------------------------------------------------------------------------------------
+
+    def _shared_prefix(self, rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the prefix whose keys and values all rows will use; () for none. A row keeps at least its last token."""
+        if not rows or not self._can_share:
+            return ()
+        # calls of a single row share with the call before them
+        group = rows if len(rows) > 1 or not self._previous else [*rows, self._previous]
+        self._previous = rows[-1]
+        low, high = min(group), max(group)  # the two that differ first
+        limit = min(map(len, group)) - 1
+        length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), limit)
+        common = low[: min(length, limit)]
+        known = max((p for p in self._prefixes if common[: len(p)] == p), key=len, default=())
+        # a new prefix costs a pass over it: what two corruptions of one answer share over the rubric does not pay
+        pays = (len(common) - len(known)) * len(group) > len(common) >= MIN_PREFIX
+        return common if pays and len(group) > 1 else known
+
+    def _prefill(self, prefix: tuple[int, ...]) -> DynamicCache:
+        cache = self._prefixes.pop(prefix, None)
+        if cache is None:
+            ids, mask = self._pad([prefix])
+            cache = DynamicCache(config=self._net.config)
+            self._net(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.totals.tokens_in += len(prefix)
+        self._prefixes[prefix] = cache  # at the end: the first one is the longest unused
+        while len(self._prefixes) > MAX_PREFIXES:
+            del self._prefixes[next(iter(self._prefixes))]
+        return cache
+
+    # -- batches ---------------------------------------------------------------------------------------------------
+
+    def _answer(
+        self,
+        call: str,
+        ready: Sequence[A | None],
+        lengths: Sequence[int],
+        compute: Callable[[list[int]], list[A]],
+        refuse: Callable[[str], A],
+    ) -> list[A]:
+        """Compute what is not ready, batch by batch, and return all answers in the order asked."""
+        started = time.perf_counter()
+        answers = dict(enumerate(ready))
+        open_rows = [i for i, answer in answers.items() if answer is None]
+        plan = plan_batches([lengths[i] for i in open_rows], self._batch_tokens)
+        waiting = deque([open_rows[i] for i in batch] for batch in plan)
+        while waiting:
+            rows = waiting.popleft()
+            try:
+                with torch.inference_mode():
+                    answers.update(zip(rows, compute(rows), strict=True))
+                continue
+            except torch.OutOfMemoryError:
+                pass  # cleaned up below: here the traceback still holds the tensors
+            torch.cuda.empty_cache()
+            if len(rows) == 1:
+                answers[rows[0]] = refuse(NO_MEMORY)
+                continue
+            self._batch_tokens = max(self._batch_tokens // 2, 1)
+            waiting = deque(half for batch in (rows, *waiting) for half in _halves(batch))
+        self.totals.requests += len(ready)
+        self.totals.by_call[call] = self.totals.by_call.get(call, 0) + len(ready)
+        self.totals.seconds += time.perf_counter() - started
+        return [answer for answer in answers.values() if answer is not None]
+
+    def _generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        ids, mask = self._pad([p.token_ids for p in prompts])
+        draw = _Draw(prompts, sampling, self.tokenizer, self._ends, width=ids.shape[1])
+        self._net.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=GenerationConfig.from_dict(
+                {"max_new_tokens": sampling.max_tokens, "do_sample": False, "pad_token_id": 0}
+            ),
+            logits_processor=[draw.choose],
+            stopping_criteria=[draw.ended],
+        )
+        self.totals.tokens_in += sum(len(p.token_ids) for p in prompts)
+        self.totals.tokens_out += sum(map(len, draw.tokens))
+        return [draw.completion(row) for row in range(len(prompts))]
+
+
+class _Draw:
+    """The draws of one batch: chooses each row's next token and knows when the row has ended."""
+
+    def __init__(
+        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: HFTokenizer, ends: frozenset[int], *, width: int
+    ) -> None:
+        self.sampling = sampling
+        self.tokenizer = tokenizer
+        self.ends = ends
+        self.width = width
+        draws = [np.random.Generator(np.random.Philox(key=p.seed)).random(sampling.max_tokens) for p in prompts]
+        self.uniforms_B_T = torch.from_numpy(np.stack(draws))
+        self.tokens: list[list[int]] = [[] for _ in prompts]
+        self.open = [True] * len(prompts)
+        self.broken = [False] * len(prompts)
+        # no token is shorter than a byte, so a stop string that has just been completed is within this many
+        self.tail = max((len(stop.encode()) for stop in sampling.stop), default=0) + 8
+
+    def choose(self, input_ids: torch.Tensor, scores_B_V: torch.Tensor) -> torch.Tensor:
+        """Logits processor: leave each row a single possible token."""
+        finite = scores_B_V.logsumexp(-1).isfinite()
+        for row, fine in enumerate(finite.tolist()):
+            self.broken[row] |= self.open[row] and not fine
+        scores_B_V[~finite] = 0.0  # keeps the draw below defined
+        if self.sampling.temperature == 0:
+            chosen = scores_B_V.argmax(-1)
+        else:
+            # on CUDA transformers may run one step past the end before it looks
+            step = min(input_ids.shape[1] - self.width, self.sampling.max_tokens - 1)
+            uniforms = self.uniforms_B_T[:, step].to(scores_B_V.device)
+            chosen = _draw_tokens(scores_B_V / self.sampling.temperature, self.sampling.top_p, uniforms)
+        return torch.full_like(scores_B_V, -math.inf).scatter_(1, chosen[:, None], 0.0)
+
+    def ended(self, input_ids: torch.Tensor, scores: object) -> torch.Tensor:
+        """Stopping criterion: take note of the tokens just drawn, and say which rows need no more."""
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if self.open[row] and len(self.tokens[row]) < self.sampling.max_tokens:
+                self.tokens[row].append(token)
+                self.open[row] = not (self.broken[row] or token in self.ends or self._stops(row))
+        return torch.tensor([not is_open for is_open in self.open], device=input_ids.device)
+
+    def completion(self, row: int) -> Completion:
+        """Return what was drawn, cut before the first stop string."""
+        tokens = self.tokens[row]
+        if self.broken[row]:
+            return Completion(text="", tokens=0, finish="error", error=NOT_FINITE)
+        text = self.tokenizer.decode_plain(tokens[:-1] if tokens[-1] in self.ends else tokens)
+        cuts = [at for stop in self.sampling.stop if (at := text.find(stop)) >= 0]
+        return Completion(
+            text=text[: min(cuts, default=None)],
+            tokens=len(tokens),
+            finish="length" if self.open[row] else "stop",
+        )
+
+    def _stops(self, row: int) -> bool:
+        if not self.sampling.stop:
+            return False
+        text = self.tokenizer.decode_plain(self.tokens[row][-self.tail :])
+        return any(stop in text for stop in self.sampling.stop)
+
+
+def _draw_tokens(logits_B_V: torch.Tensor, top_p: float, uniforms_B: torch.Tensor) -> torch.Tensor:
+    """Draw from the nucleus by inverse CDF, most probable token first: one uniform number decides one token."""
+    total = logits_B_V.logsumexp(-1, keepdim=True)
+
+    def pick(values: torch.Tensor, ids: torch.Tensor, uniforms: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+        cdf = (values - total).exp().double().cumsum(-1)
+        last = (cdf < top_p).sum(-1, keepdim=True).clamp(max=cdf.shape[-1] - 1)
+        mass = cdf.gather(-1, last) if top_p < 1 else 1.0
+        place = torch.minimum((cdf <= uniforms[:, None] * mass).sum(-1, keepdim=True), last)
+        return ids.gather(-1, place).squeeze(-1)
+
+    values, ids = logits_B_V.topk(min(TOP_TOKENS, logits_B_V.shape[-1]))
+    reached = (values - total).exp().double().sum(-1)
+    chosen = pick(values, ids, uniforms_B, total)
+    # without a nucleus only a row whose draw falls beyond the top tokens needs the rest
+    wide = reached < top_p if top_p < 1 else reached <= uniforms_B
+    if wide.any():
+        values, ids = logits_B_V[wide].sort(stable=True, dim=-1, descending=True)
+        chosen[wide] = pick(values, ids, uniforms_B[wide], total[wide])
+    return chosen
+
+
+def _sum_logprobs(logits_T_V: torch.Tensor, target: Sequence[int]) -> float:
+    """Return the log-probability of a target that ends where the logits end; one row at a time saves a second copy."""
+    scores = logits_T_V[-len(target) :].float()
+    picked = scores.gather(-1, torch.tensor(target, device=scores.device)[:, None]).squeeze(-1)
+    return float((picked - scores.logsumexp(-1)).double().sum())
+
+
+def _kept(tokens: int) -> int:
+    return math.ceil(tokens / KEPT_PER_COMPUTED)
+
+
+def _halves(rows: list[int]) -> list[list[int]]:
+    middle = (len(rows) + 1) // 2
+    return [half for half in (rows[:middle], rows[middle:]) if half]

@@ -1,0 +1,144 @@
+"""The dataset a run ends with: Parquet in the Hugging Face folder layout, one `messages` row per pair, and a card.
+
+    dataset/README.md  dataset/data/train-00000-of-00001.parquet
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from humpback.recipe import Recipe
+from humpback.records import Pair, Scored
+from humpback.store.rundir import Counts
+from humpback.store.shards import atomic_write, storage_errors
+
+__all__ = ["SCHEMA", "write_dataset"]
+
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("messages", pa.list_(_MESSAGE)),
+        ("origin", pa.string()),
+        ("tag", pa.string()),
+        ("iteration", pa.int64()),
+        ("scores", pa.map_(pa.string(), pa.float64())),
+        ("source_uri", pa.string()),
+        ("header_path", pa.string()),
+        ("licence", pa.string()),
+        ("segment_id", pa.string()),
+    ]
+)
+ROWS_PER_FILE = 50_000
+
+
+def write_dataset(
+    folder: Path,
+    seed: Iterable[Pair],
+    curated: Callable[[], Iterable[Scored]],
+    recipe: Recipe,
+    *,
+    decision: Mapping[str, Any],
+) -> Counts:
+    """Write the training seed and the last iteration's curated pairs, and return the counts."""
+    seed_pairs = list(seed)  # a few thousand at most
+    licences: dict[str, int] = {}
+    web = 0
+    for row in curated():
+        web += 1
+        licences[row.licence or "not stated"] = licences.get(row.licence or "not stated", 0) + 1
+    total = len(seed_pairs) + web
+    files = max(1, -(-total // ROWS_PER_FILE))
+    rows = _rows(seed_pairs, curated(), recipe)
+    with storage_errors(folder):
+        data = folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        for stale in data.glob("*.parquet"):
+            stale.unlink()
+        for index in range(files):
+            path = data / f"train-{index:05d}-of-{files:05d}.parquet"
+            with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+                for batch in _batches(rows, min(ROWS_PER_FILE, total - index * ROWS_PER_FILE)):
+                    writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
+    atomic_write(folder / "README.md", _card(recipe, len(seed_pairs), web, licences, decision).encode())
+    return Counts(read=total, kept=total)
+
+
+def _rows(seed: Iterable[Pair], curated: Iterable[Scored], recipe: Recipe) -> Iterator[dict[str, Any]]:
+    for pair in seed:
+        yield {
+            "id": pair.id,
+            "messages": _messages(pair.instruction, pair.response),
+            "origin": "seed",
+            "tag": recipe.prompts.seed_tag,
+            "iteration": None,
+            "scores": {},
+            "source_uri": pair.source_uri,
+            "header_path": "",
+            "licence": pair.licence,
+            "segment_id": None,
+        }
+    for row in curated:
+        yield {
+            "id": row.id,
+            "messages": _messages(row.instruction, row.response),
+            "origin": "web",
+            "tag": recipe.prompts.web_tag,
+            "iteration": row.iteration,
+            "scores": dict(row.scores),
+            "source_uri": row.source_uri,
+            "header_path": row.header_path,
+            "licence": row.licence,
+            "segment_id": row.segment_id,
+        }
+
+
+def _messages(instruction: str, response: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": instruction}, {"role": "assistant", "content": response}]
+
+
+def _batches(rows: Iterator[dict[str, Any]], count: int, size: int = 1000) -> Iterator[list[dict[str, Any]]]:
+    while count > 0:
+        batch = list(itertools.islice(rows, min(size, count)))
+        yield batch
+        count -= len(batch)
+
+
+def _card(recipe: Recipe, seed: int, web: int, licences: Mapping[str, int], decision: Mapping[str, Any]) -> str:
+    told = "\n".join(f"- {name}: {count}" for name, count in sorted(licences.items())) or "- none"
+    return f"""---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*.parquet
+tags:
+- instruction-backtranslation
+---
+
+# Instruction pairs by backtranslation
+
+{seed} seed pairs and {web} curated pairs, made by humpback (method: arXiv 2308.06259). The response of a curated pair is a
+document's text, unchanged; a backward model wrote its instruction, and the model of the iteration before kept it by
+`{decision["signal"]}` ({decision["policy"]} {decision["value"]:g}).
+
+Base model: `{recipe.model.base}`. Iterations: {recipe.iterations}.
+
+## Columns
+
+- `messages`: user and assistant turn; `tag`: the sentence appended to the instruction in training
+- `origin`: `seed` (human-written) or `web` (curated); `iteration`, `scores`: by which iteration's model, and its scores
+- `source_uri`, `header_path`, `licence`, `segment_id`: where the response comes from
+
+## Licences of the documents, as stated by their sources
+
+{told}
+
+Texts keep the licence of their source. Check it before you publish or train on them.
+"""

@@ -1,0 +1,243 @@
+"""The template contract: one object renders every prompt, for training, generating, rating and serving.
+
+A rendered prompt is always `encode(chat text up to the answer)`, and a training row is that prompt's tokens followed by
+`encode(target) + end of turn`. Prompt and target are tokenised apart, so the tokens a model was trained after are exactly
+the tokens it is asked with. Content never becomes a special token: a document that holds `<|im_end|>` cannot end a turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = [
+    "BACKWARD_PROMPT",
+    "IGNORE",
+    "RUBRIC",
+    "SCORES",
+    "SEED_TAG",
+    "WEB_TAG",
+    "Choice",
+    "Continuation",
+    "Prompt",
+    "Prompts",
+    "Rendered",
+    "Tokenizer",
+]
+
+IGNORE = -100
+"""Label of a token without loss, the value torch's cross entropy ignores."""
+
+SEED_TAG = "Answer in the style of an AI Assistant."
+WEB_TAG = "Answer with knowledge from web search."
+"""The paper's tag sentences S_a and S_w (arXiv 2308.06259, section 2.4)."""
+
+SCORES = ("1", "2", "3", "4", "5")
+
+BACKWARD_PROMPT = """\
+Below is a text. Write the one instruction or question that a person would have asked to receive exactly this text as the answer. \
+Write only the instruction.
+
+Text:
+{document}"""
+
+RUBRIC = """\
+You judge whether a text is a good answer of an AI assistant to a user's instruction. Give a score from 1 to 5:
+1: The text does not answer the instruction: it is incomplete, vague, off topic, disputable or not what was asked; or it reads like a \
+piece of a blog, forum or personal story, an advertisement, or the navigation of a web page.
+2: The text touches the topic but answers most of the instruction poorly or only in general terms.
+3: The text helps and covers the instruction, but it was written for another purpose: it speaks as its author, refers to things \
+the reader cannot see, or leaves its basic point to be found.
+4: The text answers the instruction completely, from an assistant's point of view, clearly and in good order, with little to improve.
+5: The text is a perfect answer: expert, focused on the instruction, complete, engaging, with nothing superfluous.
+
+Instruction:
+{instruction}
+
+Text:
+{response}
+
+Which score, 1 to 5, does the text deserve?"""
+
+RATING_PREFILL = "Score: "
+
+
+class Tokenizer(Protocol):
+    """What this module needs of a tokenizer; an engine brings it."""
+
+    @property
+    def special_tokens(self) -> Sequence[str]:
+        """Strings that `encode` turns into special tokens."""
+        ...
+
+    @property
+    def end_of_turn(self) -> Sequence[int]:
+        """Token ids that end an assistant's turn."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return token ids, special tokens recognised, none added."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def chat(self, user: str) -> str:
+        """Return the chat text of one user turn up to and including the start of the assistant's answer."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A rendered prompt. `text` is what `token_ids` encode; `user` and `prefill` are what a chat endpoint would be sent."""
+
+    user: str
+    prefill: str
+    """Start of the assistant's answer, already given."""
+    text: str
+    token_ids: tuple[int, ...]
+    seed: int = 0
+    """Seeds the row's draw; derived from (recipe seed, stage, record id)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """A text whose likelihood is asked, and its tokens."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A single-token answer."""
+
+    text: str
+    token_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """A training row: tokens, and labels of the same length with IGNORE where no loss is taken."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+class Prompts:
+    """Renders every prompt of a run for one tokenizer."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_tokens: int,
+        instruction_tokens: int,
+        rubric: str = RUBRIC,
+        seed_tag: str = SEED_TAG,
+        web_tag: str = WEB_TAG,
+    ) -> None:
+        """`max_tokens` bounds prompt and target together; `instruction_tokens` is kept free for the backward model's answer."""
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.instruction_tokens = instruction_tokens
+        self.rubric = rubric
+        self.seed_tag = seed_tag
+        self.web_tag = web_tag
+        self._rating_prefill_ids, self._rating_choices = self._split_choices(RATING_PREFILL, SCORES)
+
+    @property
+    def both_tags(self) -> str:
+        """The tags given at inference: S_a, then S_w."""
+        return " ".join(tag for tag in (self.seed_tag, self.web_tag) if tag)
+
+    # -- prompts ---------------------------------------------------------------------------------------------------
+
+    def answer(self, instruction: str, tag: str, *, seed: int = 0) -> Prompt:
+        """Render the forward prompt: the instruction with its tag after it. An empty instruction gives p(y) its prompt."""
+        return self._prompt("\n\n".join(part for part in (self.clean(instruction), tag) if part), seed=seed)
+
+    def backward(self, document: str, *, seed: int = 0) -> Prompt:
+        """Render the backward prompt. A long document loses its end, so that the instruction always fits."""
+        shell = len(self.tokenizer.encode(self.tokenizer.chat(BACKWARD_PROMPT.format(document=""))))
+        room = self.max_tokens - self.instruction_tokens - shell - 8  # 8: merges at the cut may re-tokenise longer
+        return self._prompt(BACKWARD_PROMPT.format(document=self._cut(self.clean(document), room)), seed=seed)
+
+    def rate(self, instruction: str, response: str) -> Prompt:
+        """Render the rating prompt; its next token is the score. A long response loses its end."""
+        shell = len(self.tokenizer.encode(self.tokenizer.chat(self._fill_rubric(self.clean(instruction), ""))))
+        room = self.max_tokens - shell - len(self._rating_prefill_ids) - 8
+        user = self._fill_rubric(self.clean(instruction), self._cut(self.clean(response), room))
+        text = self.tokenizer.chat(user)
+        ids = (*self.tokenizer.encode(text), *self._rating_prefill_ids)
+        return Prompt(user=user, prefill=RATING_PREFILL, text=text + RATING_PREFILL, token_ids=ids)
+
+    @property
+    def rating_choices(self) -> tuple[Choice, ...]:
+        """The five scores as tokens that can follow `rate`'s prompt, 1 first."""
+        return self._rating_choices
+
+    # -- targets ---------------------------------------------------------------------------------------------------
+
+    def target(self, text: str) -> Continuation:
+        """Render a training target or a text whose likelihood is asked: its tokens and the end of the turn."""
+        ids = (*self.tokenizer.encode(self.clean(text)), *self.tokenizer.end_of_turn)
+        return Continuation(text=text, token_ids=ids)
+
+    def render(self, prompt: Prompt, target: Continuation) -> Rendered | str:
+        """Join prompt and target into a training row with loss on the target only, or say why the row cannot be used."""
+        if not target.text.strip():
+            return "target_empty"
+        if len(prompt.token_ids) + len(target.token_ids) > self.max_tokens:
+            return "target_cut"
+        ids = prompt.token_ids + target.token_ids
+        return Rendered(input_ids=ids, labels=(IGNORE,) * len(prompt.token_ids) + target.token_ids)
+
+    def clean(self, text: str) -> str:
+        """Break up special-token strings in content, so that text from the web cannot forge a turn."""
+        for token in self.tokenizer.special_tokens:
+            if token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text.strip()
+
+    # -- identity --------------------------------------------------------------------------------------------------
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return a digest per prompt kind, for stage identity: a changed wording or chat template changes it."""
+        kinds = {
+            "answer": self.tokenizer.chat("{instruction}\n\n" + self.both_tags),
+            "backward": self.tokenizer.chat(BACKWARD_PROMPT),
+            "rate": self.tokenizer.chat(self.rubric) + RATING_PREFILL,
+        }
+        return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in kinds.items()}
+
+    # -- inner -----------------------------------------------------------------------------------------------------
+
+    def _prompt(self, user: str, *, seed: int) -> Prompt:
+        text = self.tokenizer.chat(user)
+        return Prompt(user=user, prefill="", text=text, token_ids=tuple(self.tokenizer.encode(text)), seed=seed)
+
+    def _fill_rubric(self, instruction: str, response: str) -> str:
+        # not str.format: a user's rubric may hold braces of its own
+        head, _, rest = self.rubric.partition("{instruction}")
+        middle, _, tail = rest.partition("{response}")
+        return f"{head}{instruction}{middle}{response}{tail}"
+
+    def _cut(self, text: str, room: int) -> str:
+        ids = self.tokenizer.encode(text)
+        return text if len(ids) <= room else self.tokenizer.decode(ids[: max(room, 0)])
+
+    def _split_choices(self, prefill: str, texts: Sequence[str]) -> tuple[tuple[int, ...], tuple[Choice, ...]]:
+        """Split `prefill + choice` into the tokens all choices share and the one token that tells them apart.
+
+        Tokenizers differ: "Score: 4" ends in " 4" for one and in " ", "4" for another.
+        """
+        encoded = [self.tokenizer.encode(prefill + text) for text in texts]
+        shared = 0
+        while all(len(ids) > shared and ids[shared] == encoded[0][shared] for ids in encoded):
+            shared += 1
+        if any(len(ids) != shared + 1 for ids in encoded):
+            raise ValueError(f"the tokenizer does not write the scores {', '.join(texts)} as one token each")
+        prefill_ids = tuple(encoded[0][:shared])
+        return prefill_ids, tuple(Choice(text=t, token_id=ids[-1]) for t, ids in zip(texts, encoded, strict=True))

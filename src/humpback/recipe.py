@@ -1,0 +1,406 @@
+"""The recipe: one YAML file that says what a run is. Every default is written into the run folder.
+
+All sections but `runtime` bear identity: changing one changes what the run is. `runtime` says how to compute, not what.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from humpback.errors import InputError, RecipeError
+from humpback.prompts import SEED_TAG, WEB_TAG
+
+__all__ = [
+    "AugmentSettings",
+    "CorpusInput",
+    "CorpusSettings",
+    "CurateSettings",
+    "EvaluateSettings",
+    "ModelSettings",
+    "PromptSettings",
+    "Recipe",
+    "RuntimeSettings",
+    "ScoreSettings",
+    "SeedInput",
+    "SeedSettings",
+    "Signal",
+    "TrainSettings",
+    "dump_recipe",
+    "load_recipe",
+]
+
+Signal = Literal["rating", "backward_lift", "forward_lift"]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the recipe; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSettings(Section):
+    """The base model; every model of the run is fine-tuned from it."""
+
+    base: str
+    """A model folder, a .gguf file, `package:NAME` (a Python package that ships a GGUF), a hub id, or `fake` (scripted)."""
+    max_tokens: int = Field(2048, ge=64)
+    """Longest prompt and answer together, in tokens."""
+
+
+class SeedInput(Section):
+    """One JSONL file (.jsonl, .jsonl.gz) of human-written pairs."""
+
+    path: str
+    """A file, or `package:seed` for the pairs shipped with humpback."""
+    instruction: str = "instruction"
+    """Column of the instruction."""
+    response: str = "response"
+    """Column of the response."""
+    skip_if: str | None = None
+    """Rows where this column is not empty are left out (Dolly's `context`, Alpaca's `input`)."""
+    licence: str = ""
+    """Licence of the pairs, carried into the dataset."""
+
+
+class SeedSettings(Section):
+    """The seed D and the part of it that is held out."""
+
+    inputs: list[SeedInput] = Field(min_length=1)
+    sample: int | None = Field(None, ge=1)
+    """Take this many pairs, chosen by content hash; null takes all."""
+    holdout: int = Field(100, ge=8)
+    """Pairs never trained on: they serve the audit and the evaluation."""
+    max_response_chars: int = Field(6000, ge=1)
+    """Longer responses are rejected with a reason."""
+
+
+class CorpusInput(Section):
+    """Documents: a file (.txt, .md, .jsonl, .jsonl.gz), a folder of them, or `pydoc:topics`."""
+
+    path: str
+    text: str = "text"
+    """JSONL column of the text."""
+    title: str = "title"
+    """JSONL column of the title; a missing column is an empty title."""
+    header_path: str = "header_path"
+    """JSONL column of the header path (string or list) when records are ready segments."""
+    source_uri: str = "source_uri"
+    """JSONL column of the record's own address; without it the file and line are the address."""
+    licence: str = ""
+    """Licence of the documents, where the records do not state their own in a `licence` column."""
+    format: Literal["auto", "plain", "markdown"] = "auto"
+    """How headers are marked in the text; auto goes by the file's name."""
+
+
+class CorpusSettings(Section):
+    """What is cut into segments, and which segments are fit."""
+
+    inputs: list[CorpusInput] = Field(min_length=1)
+    sample: int | None = Field(None, ge=1)
+    """Keep this many segments, chosen by content hash; null keeps all."""
+    min_chars: int = Field(600, ge=1)
+    """Shortest segment (paper: 600)."""
+    max_chars: int = Field(3000, ge=1)
+    """Longest segment (paper: 3,000)."""
+    max_repetition: float = Field(0.5, gt=0, le=1)
+    """Segments in which two sentences share more than this Jaccard similarity of word 3-grams are dropped."""
+    max_line_bytes: int = Field(16_000_000, ge=1024)
+    """Longest JSONL line that is read."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CorpusSettings:
+        if self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars={self.min_chars} is above max_chars={self.max_chars}; no segment could pass")
+        return self
+
+
+class PromptSettings(Section):
+    """Wording that users may replace."""
+
+    rubric: str | None = None
+    """File with a rating prompt of your own, holding {instruction} and {response}; null takes ours (1 to 5)."""
+    seed_tag: str = SEED_TAG
+    """S_a, appended to instructions of seed pairs."""
+    web_tag: str = WEB_TAG
+    """S_w, appended to instructions of curated pairs."""
+
+
+class AugmentSettings(Section):
+    """How the backward model writes instructions."""
+
+    temperature: float = Field(0.7, ge=0)
+    """Paper: 0.7."""
+    top_p: float = Field(0.9, gt=0, le=1)
+    """Paper: 0.9."""
+    max_tokens: int = Field(128, ge=8)
+    """Longest instruction, in tokens; one that does not end in time is rejected as `instruction_cut`."""
+
+
+class ScoreSettings(Section):
+    """Which signals are computed, and when a rating counts as given."""
+
+    signals: list[Signal] = Field(["rating", "backward_lift", "forward_lift"], min_length=1)
+    min_label_mass: float = Field(0.5, ge=0, le=1)
+    """A rating whose five labels hold less probability than this is unparsed: it has no value, and is not low."""
+
+
+class CurateSettings(Section):
+    """Which candidates become curated pairs."""
+
+    signal: Literal["auto"] | Signal = "auto"
+    """The signal to select by; auto takes the one with the best audited AUC of the model that scored."""
+    threshold: float = 4.5
+    """Lowest expected rating kept when the signal is `rating` (paper: 4 or 4.5)."""
+    top: float = 0.4
+    """Kept when the signal is a lift, best first: a share (0 to 1] or a count (above 1). The paper's A_4 is a share of 0.39."""
+
+    @field_validator("threshold")
+    @classmethod
+    def _threshold(cls, value: float) -> float:
+        if not 1 <= value <= 5:
+            raise ValueError(f"{value:g} is outside 1 to 5; the paper uses 4 or 4.5")
+        return value
+
+    @field_validator("top")
+    @classmethod
+    def _top(cls, value: float) -> float:
+        if value <= 0 or (value > 1 and value != int(value)):
+            raise ValueError(f"{value:g} is neither a share in (0, 1] nor a whole count above 1; for example 0.4 or 200")
+        return value
+
+
+class TrainSettings(Section):
+    """How every model of the run is fine-tuned from the base model."""
+
+    method: Literal["full", "lora"] = "full"
+    """full: all weights. lora: low-rank adapters, merged into the weights at the end."""
+    learning_rate: float = Field(1e-5, gt=0)
+    """At the first step (paper: 1e-5)."""
+    final_learning_rate: float = Field(9e-6, ge=0)
+    """At the last step, reached linearly (paper: 9e-6)."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Paper: 0.1."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Paper: 0.1."""
+    warmup_steps: int = Field(0, ge=0)
+    """The paper reports none."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradient clipping."""
+    steps: int | None = Field(None, ge=1)
+    """Optimizer steps; null takes `epochs`, or the paper's step table when that is null too."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the mix; null takes the paper's step table, interpolated."""
+    batch_size: int | None = Field(None, ge=1)
+    """Examples per optimizer step; null is the paper's: 8 below 3,000 examples, else 32."""
+    lora_rank: int = Field(16, ge=1)
+    lora_alpha: float = Field(32, gt=0)
+    save_every: int = Field(50, ge=1)
+    """Steps between checkpoints."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSettings:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"steps={self.steps} and epochs={self.epochs:g} are both set; keep one of them")
+        return self
+
+
+class EvaluateSettings(Section):
+    """What is measured at the end."""
+
+    resamples: int = Field(2000, ge=100)
+    """Bootstrap resamples of every interval."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Level of every interval."""
+    control: bool = True
+    """Also train a control: seed and as many uncurated candidates as the last iteration curated."""
+
+
+class RuntimeSettings(Section):
+    """How to compute. Outside identity: no result depends on it, beyond the rounding of another device or batch."""
+
+    engine: Literal["hf", "fake"] = "hf"
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+    batch_tokens: int = Field(2048, ge=64)
+    """Token budget of one forward pass."""
+    train_batch_tokens: int = Field(2048, ge=64)
+    """Token budget of one training micro-batch."""
+    workers: int = Field(1, ge=1)
+    """Processes for ingest, augment and score; each holds its own engine."""
+    shard_rows: int = Field(512, ge=1)
+    """Rows of one shard, the unit of work that is finished or not."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; null leaves it to torch."""
+    cache: str | None = None
+    """File of the answer cache; null keeps one in the run folder. A shared file serves several runs."""
+    model_cache: str | None = None
+    """Folder for converted models; null is ~/.cache/humpback."""
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    random_seed: int = Field(0, ge=0)
+    """All randomness derives from it, the stage and the record id."""
+    iterations: int = 2
+    """T of the paper: how often candidates are scored, curated and trained on (paper: 2)."""
+    model: ModelSettings
+    seed: SeedSettings
+    corpus: CorpusSettings
+    prompts: PromptSettings = PromptSettings()
+    augment: AugmentSettings = AugmentSettings()
+    score: ScoreSettings = ScoreSettings()
+    curate: CurateSettings = CurateSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+
+    @field_validator("iterations")
+    @classmethod
+    def _iterations(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError(f"{value} leaves nothing to curate; use 1 or more, the paper uses 2")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        chosen = self.curate.signal
+        if chosen != "auto" and chosen not in self.score.signals:
+            raise ValueError(f"curate.signal={chosen} is not computed; add it to score.signals={self.score.signals}")
+        if (self.model.base == "fake") != (self.runtime.engine == "fake"):
+            raise ValueError(
+                f"model.base={self.model.base} does not fit runtime.engine={self.runtime.engine}; "
+                "the scripted model and the scripted engine go together: set both to fake, or neither"
+            )
+        if self.model.max_tokens < self.augment.max_tokens + 256:
+            raise ValueError(
+                f"model.max_tokens={self.model.max_tokens} leaves no room for a document beside "
+                f"augment.max_tokens={self.augment.max_tokens}; use at least {self.augment.max_tokens + 256}"
+            )
+        return self
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe and apply `section.key=value` overrides; raise RecipeError with every fault and its fix."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"recipe {path} does not exist; `humpback init {path}` writes a starter") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe {path} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}; give a YAML file") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"recipe {path} holds {type(data).__name__}, not sections; see `humpback init`")
+    for override in overrides:
+        _apply_override(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except pydantic.ValidationError as error:
+        faults = "\n".join(f"  {line}" for line in _explain(error))
+        raise RecipeError(f"recipe {path} is not valid:\n{faults}") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML with every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def read_rubric(settings: PromptSettings) -> str | None:
+    """Return the user's rubric text, or None for ours; raise InputError when it lacks a placeholder."""
+    if settings.rubric is None:
+        return None
+    path = Path(settings.rubric)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"prompts.rubric={path} cannot be read: {error}; give a UTF-8 text file") from None
+    for name in ("{instruction}", "{response}"):
+        if text.count(name) != 1:
+            raise InputError(f"prompts.rubric={path} holds {name} {text.count(name)} times; it must hold it once")
+    if text.index("{instruction}") > text.index("{response}"):
+        raise InputError(f"prompts.rubric={path} has {{response}} before {{instruction}}; put the instruction first")
+    return text
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"override {override!r} is not KEY=VALUE; for example --set curate.threshold=4")
+    *parents, last = key.strip().split(".")
+    node: Any = data
+    for parent in parents:
+        node = _descend(node, parent, key)
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parsed = value
+    if isinstance(node, list):
+        node[_index(node, last, key)] = parsed
+    else:
+        node[last] = parsed
+
+
+def _descend(node: Any, name: str, key: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, name, key)]
+    child = node.setdefault(name, {})
+    if child is None:
+        child = node[name] = {}
+    if not isinstance(child, dict | list):
+        raise RecipeError(f"override {key}: {name} is a value, not a section")
+    return child
+
+
+def _index(node: Sequence[object], name: str, key: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise RecipeError(f"override {key}: {name!r} is not an index of a list of {len(node)}; use 0 to {len(node) - 1}")
+    return int(name)
+
+
+def _explain(error: pydantic.ValidationError) -> Iterator[str]:
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"])
+        value = fault["input"]
+        shown = f"{where}={value}" if isinstance(value, str | int | float) and where else where or "recipe"
+        if fault["type"] == "extra_forbidden":
+            yield f"{where} is not a key of the recipe{_nearest(fault['loc'])}"
+        elif fault["type"] == "missing":
+            yield f"{where} is missing; every recipe needs it (`humpback init` shows how)"
+        elif fault["type"] == "value_error":
+            message = str(fault["msg"]).removeprefix("Value error, ")
+            yield f"{where}={message}" if fault["loc"] and message[:1].isdigit() or message[:1] == "-" else message
+        else:
+            yield f"{shown}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    section: Any = Recipe
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        inner = getattr(annotation, "__args__", (annotation,))[0]
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ""
+        section = inner
+    valid = list(section.model_fields)
+    close = difflib.get_close_matches(str(loc[-1]), valid, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; valid keys here: {', '.join(valid)}"
+
+
+def identity_of(section: BaseModel) -> Mapping[str, Any]:
+    """Return a section as plain values for a stage's identity."""
+    return section.model_dump(mode="json")

@@ -1,0 +1,179 @@
+"""What a run found, as one JSON document: the report page, `status` and the run's closing tables all show it."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import humpback
+from humpback.recipe import Recipe
+from humpback.records import Rejected, Scored
+from humpback.store.rundir import Manifest, RunDir
+from humpback.store.shards import read_records, shard_files
+
+__all__ = ["build_report", "histogram", "stage_row"]
+
+SHOWN_PAIRS = 10
+BINS = 24
+
+
+def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """Return the whole report; every figure in it comes from a manifest or a stage's files."""
+    by_name = {manifest.name: manifest for manifest in manifests}
+    last = recipe.iterations
+    return {
+        "version": humpback.__version__,
+        "run": run_dir.path.name,
+        "recipe": recipe.model_dump(mode="json"),
+        "environment": manifests[0].environment,
+        "stages": [stage_row(manifest) for manifest in manifests if manifest.name != "report"],
+        "funnel": _funnel(by_name, last),
+        "audits": [_audit(by_name[f"iteration-{t}/audit"], t) for t in range(last + 1)],
+        "curation": [_curation(by_name, run_dir, t) for t in range(1, last + 1)],
+        "training": [_training(m) for m in manifests if m.name.endswith("/finetune")],
+        "evaluation": dict(by_name["evaluate"].result),
+        "verdict": _verdict(by_name["evaluate"].result, last, control=recipe.evaluate.control),
+        "best": _best(run_dir, by_name, last),
+        "rejected": _rejected(run_dir, last),
+        "paths": {
+            "dataset": "dataset",
+            "models": [f"{m.name}/model" for m in manifests if m.name.endswith("/finetune")],
+        },
+    }
+
+
+def stage_row(manifest: Manifest) -> dict[str, Any]:
+    """Return a complete stage as `status --json` shows it."""
+    seconds = manifest.seconds
+    return {
+        "name": manifest.name,
+        "iteration": manifest.iteration,
+        "state": "done",
+        "read": manifest.read,
+        "kept": manifest.kept,
+        "rejected": dict(manifest.rejected),
+        "failed": dict(manifest.failed),
+        "seconds": seconds,
+        "rows_per_second": round(manifest.read / seconds, 3) if seconds and manifest.read else None,
+        "engine": dict(manifest.engine),
+    }
+
+
+def _funnel(by_name: Mapping[str, Manifest], last: int) -> list[dict[str, Any]]:
+    names = ["seed", "ingest", "dedup", "augment"]
+    for t in range(1, last + 1):
+        names += [f"iteration-{t}/score", f"iteration-{t}/curate", f"iteration-{t}/mix"]
+    return [stage_row(by_name[name]) for name in [*names, "dataset"]]
+
+
+def _audit(manifest: Manifest, t: int) -> dict[str, Any]:
+    return {"iteration": t, **manifest.result}
+
+
+def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[str, Any]:
+    decision = by_name[f"iteration-{t}/curate"].result
+    values: dict[str, list[float]] = {}
+    missing: dict[str, dict[str, int]] = {}
+    for row in read_records(shard_files(run_dir.folder(f"iteration-{t}/score"), "scored"), Scored):
+        for name, value in row.scores.items():
+            values.setdefault(name, []).append(value)
+        for name, reason in row.missing.items():
+            word = reason.split(" ", 1)[0].rstrip(":")
+            missing.setdefault(name, {})[word] = missing.setdefault(name, {}).get(word, 0) + 1
+    return {
+        "iteration": t,
+        "scored_by": f"M_{t - 1}",
+        "decision": dict(decision),
+        "histograms": {name: histogram(numbers) for name, numbers in sorted(values.items())},
+        "missing": missing,
+    }
+
+
+def histogram(values: Sequence[float], bins: int = BINS) -> dict[str, Any]:
+    """Return counts over equal bins from the smallest to the largest value, with mean and quartiles."""
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    width = (high - low) / bins
+    counts = [0] * bins
+    for value in ordered:
+        counts[min(int((value - low) / width), bins - 1) if width else 0] += 1
+    quartiles = [ordered[round(share * (len(ordered) - 1))] for share in (0.25, 0.5, 0.75)]
+    return {
+        "low": low,
+        "high": high,
+        "counts": counts,
+        "n": len(ordered),
+        "mean": sum(ordered) / len(ordered),
+        "quartiles": quartiles,
+    }
+
+
+def _training(manifest: Manifest) -> dict[str, Any]:
+    return {"stage": manifest.name, **manifest.result["training"], "model": manifest.result["content_hash"]}
+
+
+def _verdict(evaluation: Mapping[str, Any], last: int, *, control: bool) -> list[str]:
+    """Say in words whether it worked, from the paired differences only."""
+    told = []
+    questions = [("M_yx", "base", "instruction_nll", "the backward model against the base model, at writing instructions")]
+    questions += [(f"M_{t}", "base" if t == 0 else f"M_{t - 1}", "response", "") for t in range(last + 1)]
+    questions += [(f"M_{last}", "M_0", "response", "")] if last > 1 else []
+    questions += [("control", f"M_{last}", "response", "the same number of uncurated pairs")] if control else []
+    for model, against, where, what in questions:
+        table = evaluation["instruction_nll"] if where == "instruction_nll" else evaluation["response_nll"]["both tags"]
+        row = next(d for d in table["differences"] if d["model"] == model and d["against"] == against)
+        told.append(_tell(model, against, row, what))
+    return told
+
+
+def _tell(model: str, against: str, row: Mapping[str, Any], what: str) -> str:
+    change = f"{row['value']:+.4f} nats per token"
+    if row["low"] is None:
+        return f"{model} against {against}: {change}; {row['n']} pairs are too few for an interval"
+    change += f" ({row['low']:+.4f} to {row['high']:+.4f}, {row['n']} held-out pairs)"
+    word = "better" if row["high"] < 0 else "worse" if row["low"] > 0 else "not told apart"
+    return f"{model} against {against}: {word}, {change}" + (f"; {what}" if what else "")
+
+
+def _best(run_dir: RunDir, by_name: Mapping[str, Manifest], last: int) -> list[dict[str, Any]]:
+    signal = by_name[f"iteration-{last}/curate"].result["signal"]
+    rows = read_records(shard_files(run_dir.folder(f"iteration-{last}/curate"), "curated"), Scored)
+    best = heapq.nlargest(SHOWN_PAIRS, rows, key=lambda row: (row.scores[signal], row.id))
+    return [
+        {
+            "id": row.id,
+            "instruction": row.instruction,
+            "response": row.response,
+            "scores": dict(row.scores),
+            "source_uri": row.source_uri,
+        }
+        for row in best
+    ]
+
+
+def _rejected(run_dir: RunDir, last: int) -> list[dict[str, Any]]:
+    """Ten rejected pairs of the last curation, taken evenly over the order of their ids so that no end is favoured."""
+    found = [_rejected_row(row) for row in _rejected_rows(run_dir.folder(f"iteration-{last}/curate"))]
+    found.sort(key=lambda row: str(row["id"]))
+    step = max(1, len(found) // SHOWN_PAIRS)
+    return found[::step][:SHOWN_PAIRS]
+
+
+def _rejected_rows(folder: Path) -> Iterable[Rejected]:
+    return read_records(shard_files(folder, "rejected"), Rejected)
+
+
+def _rejected_row(row: Rejected) -> dict[str, Any]:
+    content = json.loads(row.row)
+    return {
+        "id": row.id,
+        "reason": row.reason,
+        "detail": row.detail,
+        "instruction": content["instruction"],
+        "response": content["response"],
+        "scores": content["scores"],
+        "source_uri": content["source_uri"],
+    }

@@ -1,0 +1,217 @@
+"""The seed D out of JSONL files: pairs to train on, pairs held out, and what was left out with its reason.
+
+The seed is small, written by people and trusted, so a faulty row stops with its file and line instead of costing a row.
+All pairs are held in memory (the paper's 3,200 take about 5 MB): sampling and the hold-out need to see every id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import importlib.resources
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+from humpback.errors import InputError
+from humpback.recipe import SeedInput, SeedSettings
+from humpback.records import Pair, Rejected, content_id
+
+__all__ = ["MAX_LINE_BYTES", "MIN_TRAIN_PAIRS", "check_inputs", "input_files", "read_pairs"]
+
+MAX_LINE_BYTES = 16_000_000
+"""Longest line of a seed file."""
+MIN_TRAIN_PAIRS = 8
+"""Fewest pairs to train on: one batch of the paper's smallest schedule."""
+
+_PACKAGED = "package:seed"
+_PACKAGED_LICENCE = "CC0-1.0"
+_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+
+
+def read_pairs(settings: SeedSettings, *, random_seed: int) -> Iterator[Pair | Rejected]:
+    """Yield the pairs in file order, each `train` or `holdout`, and those left out.
+
+    The sample and the hold-out are chosen by ids, so they do not depend on the order of files. Of pairs with the same
+    instruction (apart from case, spacing and the closing mark) the first is taken.
+    """
+    pairs: list[Pair] = []
+    seen: set[str] = set()
+    for given in settings.inputs:
+        for item in _read(given, settings.max_response_chars):
+            if isinstance(item, Pair) and (key := _normalise(item.instruction)) in seen:
+                item = _rejected(item, "duplicate", "an earlier pair has the same instruction")
+            if isinstance(item, Rejected):
+                yield item
+            else:
+                seen.add(key)
+                pairs.append(item)
+    chosen = _smallest([pair.id for pair in pairs], settings.sample, str(random_seed))
+    _check_size(settings, len(pairs), len(chosen))
+    held = _smallest(sorted(chosen), settings.holdout, "holdout", str(random_seed))
+    for pair in pairs:
+        if pair.id not in chosen:
+            yield _rejected(
+                pair, "not_sampled", f"not among the seed.sample={settings.sample} pairs chosen by content hash"
+            )
+        else:
+            split: Literal["train", "holdout"] = "holdout" if pair.id in held else "train"
+            yield dataclasses.replace(pair, split=split)
+
+
+def check_inputs(inputs: Sequence[SeedInput]) -> None:
+    """Raise InputError when a seed file is missing or of an unknown kind."""
+    input_files(inputs)
+
+
+def input_files(inputs: Sequence[SeedInput]) -> list[Path]:
+    """Return the files of the inputs, in order: their content is the seed's identity."""
+    return [_file(given.path) for given in inputs]
+
+
+def _file(name: str) -> Path:
+    if name == _PACKAGED:
+        path = Path(str(importlib.resources.files("humpback").joinpath("data", "seed.jsonl")))
+        if not path.is_file():
+            raise InputError(f"seed input {name} is missing at {path}; reinstall humpback")
+        return path
+    if name.startswith("package:"):
+        raise InputError(f"seed input {name} is unknown; the one there is, is `{_PACKAGED}`")
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise InputError(f"seed input {path} does not exist; give a JSONL file, or `{_PACKAGED}`")
+    if not path.is_file() or not path.name.lower().endswith(_SUFFIXES):
+        raise InputError(f"seed input {path} is no JSONL file; convert it to one of {', '.join(_SUFFIXES)}")
+    return path
+
+
+def _read(given: SeedInput, max_response_chars: int) -> Iterator[Pair | Rejected]:
+    path = _file(given.path)
+    name = given.path if given.path == _PACKAGED else path.as_posix()
+    licence = given.licence or (_PACKAGED_LICENCE if given.path == _PACKAGED else "")
+    skip_column_seen = given.skip_if is None
+    columns: list[str] = []
+    for number, data in enumerate(_lines(path), start=1):
+        if not data.strip():
+            continue
+        where = f"{name}:{number}"
+        row = _parse(data, where, first=number == 1)
+        columns = columns or list(row)[:20]
+        pair = Pair(
+            id="",
+            instruction=_column(row, given.instruction, where, "instruction"),
+            response=_column(row, given.response, where, "response"),
+            split="train",
+            source_uri=f"{name}#L{number}",
+            licence=str(row.get("licence") or licence),
+        )
+        pair = dataclasses.replace(pair, id=content_id(pair.instruction, pair.response))
+        skip_column_seen = skip_column_seen or given.skip_if in row
+        if given.skip_if is not None and _filled(row.get(given.skip_if)):
+            yield _rejected(pair, "has_context", f"column {given.skip_if!r} is not empty")
+        elif len(pair.response) > max_response_chars:
+            detail = f"{len(pair.response):,} characters, above seed.max_response_chars={max_response_chars:,}"
+            yield _rejected(pair, "response_too_long", detail)
+        else:
+            yield pair
+    if columns and not skip_column_seen:
+        raise InputError(
+            f"seed input {name} has no column {given.skip_if!r}, named by skip_if; "
+            f"its columns are {', '.join(columns)}: name one of them, or leave skip_if out"
+        )
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    number = 0
+    try:
+        with _open(path) as stream:
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    raise InputError(
+                        f"{path}:{number} is longer than {MAX_LINE_BYTES:,} bytes; write one pair per line"
+                    )
+                yield line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is damaged after line {number}: {error}; fetch or compress it again") from error
+    except OSError as error:
+        raise InputError(
+            f"seed input {path} cannot be read: {error.strerror or error}; check its permissions"
+        ) from error
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _parse(data: bytes, where: str, *, first: bool) -> Mapping[str, object]:
+    try:
+        row = json.loads(data.decode("utf-8-sig" if first else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} is not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not JSON: {error}; write one object per line") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where} holds a JSON {type(row).__name__}; write one object per line")
+    return row
+
+
+def _column(row: Mapping[str, object], column: str, where: str, key: str) -> str:
+    value = row.get(column)
+    if column not in row:
+        raise InputError(
+            f"{where} has no column {column!r}; set seed.inputs.{key} to one of: {', '.join(list(row)[:20])}"
+        )
+    if not isinstance(value, str):
+        raise InputError(f"{where}: column {column!r} holds {type(value).__name__}, not a string; correct the row")
+    if not value.strip():
+        raise InputError(f"{where}: column {column!r} is empty; fill it or take the row out")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: column {column!r} holds half a character, not UTF-8; write it whole") from None
+    return value.strip()
+
+
+def _filled(value: object) -> bool:
+    return bool(value.strip() if isinstance(value, str) else value)
+
+
+def _normalise(instruction: str) -> str:
+    # Inner punctuation stays: "What is 2+2?" is not "What is 2*2?".
+    return " ".join(instruction.casefold().split()).rstrip(" .?!:…")
+
+
+def _smallest(ids: Sequence[str], count: int | None, *salt: str) -> set[str]:
+    if count is None or count >= len(ids):
+        return set(ids)
+    return set(sorted(ids, key=lambda item: content_id(*salt, item))[:count])
+
+
+def _check_size(settings: SeedSettings, found: int, chosen: int) -> None:
+    if not found:
+        raise InputError("empty seed: no pair is left in seed.inputs; give human-written pairs, or `package:seed`")
+    needed = settings.holdout + MIN_TRAIN_PAIRS
+    if chosen >= needed:
+        return
+    if found >= needed:
+        raise InputError(
+            f"seed.sample={settings.sample} takes {chosen} of {found} pairs, and seed.holdout={settings.holdout} "
+            f"leaves fewer than {MIN_TRAIN_PAIRS} to train on; raise seed.sample to {needed}, or lower seed.holdout"
+        )
+    raise InputError(
+        f"the seed has {found} pairs, and seed.holdout={settings.holdout} leaves fewer than {MIN_TRAIN_PAIRS} "
+        f"to train on; lower seed.holdout, or add pairs until there are {needed}"
+    )
+
+
+def _rejected(pair: Pair, reason: str, detail: str) -> Rejected:
+    row = {"instruction": pair.instruction, "response": pair.response[:2000], "source_uri": pair.source_uri}
+    return Rejected(
+        id=content_id(pair.source_uri, pair.id, reason),
+        reason=reason,
+        detail=f"{pair.source_uri}: {detail}",
+        row=json.dumps(row, ensure_ascii=False),
+    )

@@ -1,0 +1,62 @@
+"""Finetune: a mix in, a model folder out. Always from the base model, never from the model before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from humpback.engines.base import ModelRef
+from humpback.errors import GateError
+from humpback.recipe import RuntimeSettings, TrainSettings
+from humpback.store.fingerprint import derive_seed
+from humpback.training.schedule import schedule_for
+from humpback.training.spec import TrainResult, TrainSpec, TrainStep
+
+__all__ = ["finetune", "train_spec"]
+
+Trainer = Callable[[TrainSpec, Callable[[TrainStep], None] | None], TrainResult]
+
+
+def train_spec(
+    stage: str,
+    folder: Path,
+    data: tuple[Path, ...],
+    examples: int,
+    base: ModelRef,
+    settings: TrainSettings,
+    runtime: RuntimeSettings,
+    *,
+    random_seed: int,
+) -> TrainSpec:
+    """Return the training of one model; raise GateError when the mix is empty."""
+    if not examples:
+        raise GateError(f"{stage}: the mix is empty, so there is nothing to train on; see the mix stage's rejected rows")
+    schedule = schedule_for(examples, steps=settings.steps, epochs=settings.epochs, batch_size=settings.batch_size)
+    return TrainSpec(
+        base_model=Path(base.path),
+        data=data,
+        output=folder / "model",
+        work=folder / "work",
+        metrics=folder / "metrics.jsonl",
+        steps=schedule.steps,
+        batch_size=schedule.batch_size,
+        method=settings.method,
+        learning_rate=settings.learning_rate,
+        final_learning_rate=settings.final_learning_rate,
+        warmup_steps=min(settings.warmup_steps, schedule.steps - 1),
+        weight_decay=settings.weight_decay,
+        dropout=settings.dropout,
+        max_grad_norm=settings.max_grad_norm,
+        lora_rank=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        seed=derive_seed(random_seed, "finetune") % 2**32,
+        batch_tokens=runtime.train_batch_tokens,
+        save_every=settings.save_every,
+        threads=runtime.threads,
+        device="cuda" if runtime.device.startswith("cuda") else "cpu" if runtime.device == "cpu" else "auto",
+    )
+
+
+def finetune(spec: TrainSpec, trainer: Trainer, on_step: Callable[[TrainStep], None] | None) -> TrainResult:
+    """Train and return what was done; a killed training resumes from its last checkpoint."""
+    return trainer(spec, on_step)

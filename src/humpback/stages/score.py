@@ -1,0 +1,37 @@
+"""Score: M_(t-1) and the backward model put numbers on every candidate. No candidate is judged here, only measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from humpback.evaluation.signals import InstructionResponse, Raters, compute_signals
+from humpback.records import Candidate, Rejected, Scored
+from humpback.stages.rejecting import reject
+
+__all__ = ["score"]
+
+
+def score(
+    candidates: Sequence[Candidate], signals: Sequence[str], raters: Raters, *, iteration: int
+) -> Iterator[Scored | Rejected]:
+    """Yield every candidate with its scores; one that no signal could score because of errors is failed, not rejected."""
+    pairs = [InstructionResponse(c.instruction, c.response) for c in candidates]
+    for candidate, row in zip(candidates, compute_signals(pairs, signals, raters), strict=True):
+        errors = [missing.reason for missing in row.missing.values() if missing.failed]
+        if len(errors) == len(signals):
+            yield reject(candidate, "engine_error", errors[0], failed=True)
+            continue
+        yield Scored(
+            id=candidate.id,
+            instruction=candidate.instruction,
+            response=candidate.response,
+            segment_id=candidate.segment_id,
+            header_path=candidate.header_path,
+            source_uri=candidate.source_uri,
+            title=candidate.title,
+            licence=candidate.licence,
+            scores=row.scores,
+            missing={name: missing.reason for name, missing in row.missing.items()},
+            scored_by=raters.model.model.content_hash,
+            iteration=iteration,
+        )

@@ -1,0 +1,186 @@
+"""The run folder: which stages are complete, what they were made of, and who may write.
+
+A stage's folder holds `stage.json` (its identity, written when it starts), its shards and files, and `manifest.json`, written
+last by rename: its existence means the stage is complete. Identity that no longer matches is refused with a field-by-field
+difference; stale output is never served.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from humpback.errors import DriftError, InputError, LockedError, StorageError
+from humpback.store.fingerprint import canonical, diff, fingerprint
+from humpback.store.shards import atomic_write, storage_errors
+
+__all__ = ["Counts", "Manifest", "RunDir", "StageState"]
+
+StageState = Literal["done", "started", "waiting"]
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """Accounting of one stage: read = kept + rejected + failed, always."""
+
+    read: int = 0
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        self.read += other.read
+        self.kept += other.kept
+        for mine, theirs in ((self.rejected, other.rejected), (self.failed, other.failed)):
+            for reason, number in theirs.items():
+                mine[reason] = mine.get(reason, 0) + number
+
+    def balanced(self) -> bool:
+        return self.read == self.kept + sum(self.rejected.values()) + sum(self.failed.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a complete stage is."""
+
+    name: str
+    iteration: int | None
+    fingerprint: str
+    identity: Mapping[str, Any]
+    """The hashed payload, so that drift can be shown field by field."""
+    read: int
+    kept: int
+    rejected: Mapping[str, int]
+    failed: Mapping[str, int]
+    seconds: float
+    """Working time, over all sittings."""
+    result: Mapping[str, Any]
+    """What later stages need to know: a model's content hash, an audit's verdict."""
+    engine: Mapping[str, Any]
+    """Requests, tokens and cache hits, over all sittings."""
+    environment: Mapping[str, Any]
+
+
+class RunDir:
+    """One run folder. Use as a context manager to hold its lock while writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    # -- lock ------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> RunDir:
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"run folder {self.path} is a file; name another folder")
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the kernel when the process dies
+        except BlockingIOError:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            self._lock = None
+            raise LockedError(
+                f"run folder {self.path} is being worked on by process {holder}; wait for it, or stop it and run again"
+            ) from None
+        with storage_errors(self.path):
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # -- stages ----------------------------------------------------------------------------------------------------
+
+    def folder(self, stage: str) -> Path:
+        return self.path / stage
+
+    def manifest(self, stage: str) -> Manifest | None:
+        """Return the manifest of a complete stage, else None."""
+        path = self.folder(stage) / "manifest.json"
+        try:
+            return Manifest(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise StorageError(f"{path} is damaged ({error}); run again with --rerun-from {stage}") from error
+
+    def state(self, stage: str) -> StageState:
+        if (self.folder(stage) / "manifest.json").exists():
+            return "done"
+        return "started" if (self.folder(stage) / "stage.json").exists() else "waiting"
+
+    def begin(self, stage: str, identity: Mapping[str, Any]) -> bool:
+        """Start or resume a stage; return False when it is complete already. Raise DriftError when it was another's."""
+        path = self.folder(stage) / "stage.json"
+        payload = canonical(identity)
+        if path.exists():
+            try:
+                before = json.loads(path.read_bytes())
+            except ValueError as error:
+                raise StorageError(f"{path} is damaged ({error}); run again with --rerun-from {stage}") from error
+            if before != payload:
+                lines = "\n".join(f"  {line}" for line in diff(before, payload))
+                raise DriftError(
+                    f"stage {stage} in {self.path} was made from something else:\n{lines}\n"
+                    f"Either run again with --rerun-from {stage}, which rebuilds it and everything after it, "
+                    "or keep it and give the new recipe another run folder (--run NAME)."
+                )
+        else:
+            atomic_write(path, _json(payload))
+        return not (self.folder(stage) / "manifest.json").exists()
+
+    def finish(
+        self,
+        stage: str,
+        iteration: int | None,
+        counts: Counts,
+        *,
+        seconds: float,
+        result: Mapping[str, Any],
+        engine: Mapping[str, Any],
+        environment: Mapping[str, Any],
+    ) -> Manifest:
+        """Write the manifest: the stage is complete from this moment."""
+        if not counts.balanced():
+            raise AssertionError(f"stage {stage} lost rows: {counts}")
+        identity = json.loads((self.folder(stage) / "stage.json").read_bytes())
+        manifest = Manifest(
+            name=stage,
+            iteration=iteration,
+            fingerprint=fingerprint(identity),
+            identity=identity,
+            **dataclasses.asdict(counts),
+            seconds=round(seconds, 3),
+            result=result,
+            engine=engine,
+            environment=environment,
+        )
+        atomic_write(self.folder(stage) / "manifest.json", _json(dataclasses.asdict(manifest)))
+        return manifest
+
+    def discard(self, stage: str) -> None:
+        """Forget a stage. The manifest goes first, so that a kill half-way leaves nothing that looks complete."""
+        folder = self.folder(stage)
+        if not folder.exists():
+            return
+        with storage_errors(folder):
+            (folder / "manifest.json").unlink(missing_ok=True)
+            # nested stages (iteration-1/score) live in folders of their own; a stage owns only its own folder
+            shutil.rmtree(folder)
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")

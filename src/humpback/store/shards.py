@@ -1,0 +1,147 @@
+"""Shards: Parquet files of records that are there whole or not at all.
+
+Every file is written to a temporary name, fsynced and renamed. Nothing in a file depends on time or machine, so the same
+records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from humpback.errors import StorageError
+from humpback.records import Record, from_row, schema_of, to_row
+
+__all__ = [
+    "atomic_write",
+    "count_rows",
+    "read_metadata",
+    "read_records",
+    "shard_files",
+    "storage_errors",
+    "write_records",
+]
+
+R = TypeVar("R", bound=Record)
+_META = b"humpback"
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one clear StorageError; finished work stays as it is."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        fixes = {
+            errno.ENOSPC: "the disk is full; free some space",
+            errno.EDQUOT: "the disk quota is used up; free some space",
+            errno.EROFS: "the file system is read-only; choose another run folder",
+            errno.EACCES: "no permission to write there; change it or choose another run folder",
+            errno.EPERM: "no permission to write there; change it or choose another run folder",
+        }
+        if error.errno not in fixes:
+            raise
+        raise StorageError(
+            f"{path} cannot be written: {fixes[error.errno]}, then run the same command again. Finished work is kept."
+        ) from error
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a small file whole: temporary name, fsync, rename, fsync of the folder."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_records(
+    path: Path, kind: type[R], records: Iterable[R], *, metadata: Mapping[str, Any] | None = None, chunk: int = 1024
+) -> int:
+    """Write records as one Parquet file and return how many; at most `chunk` rows are held at a time."""
+    schema = schema_of(kind)
+    if metadata is not None:
+        schema = schema.with_metadata({_META: json.dumps(metadata, sort_keys=True).encode()})
+    rows = 0
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for batch in _chunks(records, chunk):
+                writer.write_table(pa.Table.from_pylist([to_row(record) for record in batch], schema=schema))
+                rows += len(batch)
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    return rows
+
+
+def _chunks(records: Iterable[R], size: int) -> Iterator[list[R]]:
+    batch: list[R] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def shard_files(folder: Path, prefix: str) -> list[Path]:
+    """Return the finished shards of a stage in order."""
+    return sorted(folder.glob(f"{prefix}-*.parquet"))
+
+
+def read_records(files: Path | Sequence[Path], kind: type[R], *, chunk: int = 1024) -> Iterator[R]:
+    """Stream records from Parquet files in order; raise StorageError naming a damaged file."""
+    for path in [files] if isinstance(files, Path) else files:
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=chunk):
+                    for row in batch.to_pylist():
+                        yield from_row(kind, row)
+        except (pa.ArrowInvalid, FileNotFoundError) as error:
+            raise StorageError(f"{path} is damaged or gone ({error}); rebuild it with --rerun-from its stage") from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata a shard was written with."""
+    try:
+        with pq.ParquetFile(path) as file:
+            raw = (file.schema_arrow.metadata or {}).get(_META, b"{}")
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        raise StorageError(f"{path} is damaged or gone ({error}); rebuild it with --rerun-from its stage") from error
+    data: dict[str, Any] = json.loads(raw)
+    return data
+
+
+def count_rows(files: Sequence[Path]) -> int:
+    """Return the number of rows without reading them."""
+    return sum(pq.read_metadata(path).num_rows for path in files)

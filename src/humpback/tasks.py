@@ -1,0 +1,141 @@
+"""Map stages bound to their settings and engines, ready to be sent to a worker process. Engines open there, on first use."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from humpback.engines import EngineSpec, open_engine
+from humpback.engines.base import EngineTotals
+from humpback.engines.cache import CachedEngine
+from humpback.evaluation.signals import Raters
+from humpback.prompts import Prompts
+from humpback.recipe import AugmentSettings, CorpusSettings, ScoreSettings
+from humpback.records import Candidate, Document, Rejected, Scored, Segment
+from humpback.stages.augment import augment
+from humpback.stages.ingest import ingest
+from humpback.stages.score import score
+
+__all__ = ["AugmentTask", "Engines", "IngestTask", "PromptSpec", "ScoreTask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSpec:
+    """What Prompts needs besides a tokenizer."""
+
+    max_tokens: int
+    instruction_tokens: int
+    rubric: str
+    seed_tag: str
+    web_tag: str
+
+    def bind(self, engine: CachedEngine) -> Prompts:
+        return Prompts(
+            engine.tokenizer,
+            max_tokens=self.max_tokens,
+            instruction_tokens=self.instruction_tokens,
+            rubric=self.rubric,
+            seed_tag=self.seed_tag,
+            web_tag=self.web_tag,
+        )
+
+
+class Engines:
+    """Opens each engine once per process. What travels to another process is only how to open them."""
+
+    def __init__(self) -> None:
+        self.on_answers: Callable[[int, int], None] | None = None
+        self._open: dict[EngineSpec, CachedEngine] = {}
+        self._closed = EngineTotals()
+
+    def get(self, spec: EngineSpec) -> CachedEngine:
+        """Return the engine, opened at the first call; its weights load when it is first asked."""
+        if spec not in self._open:
+            self._open[spec] = open_engine(spec, self._tell)
+        return self._open[spec]
+
+    def totals(self) -> EngineTotals:
+        """Return what all engines have computed in this process, closed ones included."""
+        return _sum([self._closed, *(engine.totals for engine in self._open.values())])
+
+    def close(self) -> None:
+        """Free every engine's memory."""
+        self._closed = self.totals()
+        for engine in self._open.values():
+            engine.close()
+        self._open.clear()
+
+    def _tell(self, answers: int, tokens: int) -> None:
+        if self.on_answers:
+            self.on_answers(answers, tokens)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"on_answers": None, "_open": {}, "_closed": EngineTotals()}
+
+
+def _sum(totals: Sequence[EngineTotals]) -> EngineTotals:
+    names = [entry.name for entry in dataclasses.fields(EngineTotals)]
+    return EngineTotals(**{name: sum(getattr(one, name) for one in totals) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestTask:
+    """Documents to segments."""
+
+    settings: CorpusSettings
+    one_to_one: bool = False
+
+    def __call__(self, records: Sequence[Document | Rejected]) -> Iterator[Segment | Rejected]:
+        return ingest(records, self.settings)
+
+    def totals(self) -> EngineTotals:
+        return EngineTotals()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentTask:
+    """Segments to candidates."""
+
+    backward: EngineSpec
+    prompts: PromptSpec
+    settings: AugmentSettings
+    random_seed: int
+    engines: Engines
+    one_to_one: bool = True
+
+    def __call__(self, records: Sequence[Segment]) -> Iterator[Candidate | Rejected]:
+        engine = self.engines.get(self.backward)
+        return augment(records, engine, self.prompts.bind(engine), self.settings, random_seed=self.random_seed)
+
+    def totals(self) -> EngineTotals:
+        return self.engines.totals()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTask:
+    """Candidates to scored candidates."""
+
+    model: EngineSpec
+    backward: EngineSpec
+    prompts: PromptSpec
+    settings: ScoreSettings
+    iteration: int
+    engines: Engines
+    one_to_one: bool = True
+
+    def raters(self) -> Raters:
+        model = self.engines.get(self.model)
+        return Raters(
+            model=model,
+            backward=self.engines.get(self.backward),
+            prompts=self.prompts.bind(model),
+            min_label_mass=self.settings.min_label_mass,
+        )
+
+    def __call__(self, records: Sequence[Candidate]) -> Iterator[Scored | Rejected]:
+        return score(records, self.settings.signals, self.raters(), iteration=self.iteration)
+
+    def totals(self) -> EngineTotals:
+        return self.engines.totals()

@@ -1,0 +1,150 @@
+"""Start a training in a child process, follow its metrics, and say what came of it. Imports neither torch nor trl.
+
+A child of its own keeps torch's memory and threads out of the run, and its failure (out of memory, say) is a message
+here. It cannot outlive its parent: it holds the reading end of a pipe that closes when the parent ends.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from humpback.errors import InputError, MissingDependencyError, StageError
+from humpback.training.spec import STARTED, TrainResult, TrainSpec, TrainStep, check_inputs
+
+__all__ = ["train"]
+
+POLL_S = 0.2
+STEP_FIELDS = ("step", "steps", "loss", "tokens", "seconds")
+OnStep = Callable[[TrainStep], None]
+
+
+def train(spec: TrainSpec, *, on_step: OnStep | None = None) -> TrainResult:
+    """Train a model and return what was done; resume where a killed training of the same spec and rows stopped."""
+    check_inputs(spec)
+    for package in ("torch", "trl", "peft"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(f"training needs {package}: pip install 'humpback-lm[train]'")
+    spec.work.mkdir(parents=True, exist_ok=True)
+    spec.output.parent.mkdir(parents=True, exist_ok=True)
+    _forget_other_training(spec)
+    if not (spec.output.is_dir() and _is_complete(spec)):
+        started = spec.work / STARTED
+        started.unlink(missing_ok=True)
+        (spec.work / "spec.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        status = _run_child(spec, _Follower(spec.metrics, started, on_step))
+        if status:
+            raise _failure(status, spec.work / "train.log")
+    return _result(spec)
+
+
+def _forget_other_training(spec: TrainSpec) -> None:
+    """Delete what another spec or other rows left: their checkpoints must not be resumed, their model not be served."""
+    identity = spec.work / "identity"
+    if not identity.is_file() or identity.read_text(encoding="utf-8") != spec.identity():
+        for folder in (*spec.work.glob("checkpoint-*"), spec.output):
+            shutil.rmtree(folder, ignore_errors=True)
+        spec.metrics.unlink(missing_ok=True)
+        identity.write_text(spec.identity(), encoding="utf-8")
+
+
+def _is_complete(spec: TrainSpec) -> bool:
+    return (spec.work / STARTED).is_file() and len(_metrics(spec)) == spec.steps
+
+
+def _run_child(spec: TrainSpec, follower: _Follower) -> int:
+    environment = {**os.environ, "HUMPBACK_PARENT_PIPE": "1", "PYTHONUNBUFFERED": "1"}
+    if spec.threads:
+        environment["OMP_NUM_THREADS"] = str(spec.threads)
+    with (spec.work / "train.log").open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "humpback.training.sft", str(spec.work / "spec.json")],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the child
+        )
+    try:
+        while True:
+            try:
+                status = child.wait(POLL_S)
+            except subprocess.TimeoutExpired:
+                follower.poll()
+                continue
+            follower.poll()
+            return status
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        if child.stdin:
+            child.stdin.close()
+
+
+class _Follower:
+    """Reports each new line of a metrics file once."""
+
+    def __init__(self, metrics: Path, started: Path, on_step: OnStep | None) -> None:
+        self.metrics = metrics
+        self.started = started
+        self.on_step = on_step
+        self.last: int | None = None
+        self.offset = 0
+
+    def poll(self) -> None:
+        """Report the steps trained since the last poll."""
+        if self.on_step is None or not self.started.is_file():
+            return  # until then the file may hold steps that the child is about to cut off
+        if self.last is None:
+            self.last = json.loads(self.started.read_text(encoding="utf-8"))["resumed_step"]
+        with self.metrics.open("rb") as file:
+            file.seek(self.offset)
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    return
+                self.offset += len(raw)
+                line = json.loads(raw)
+                if line["step"] > self.last:
+                    self.on_step(TrainStep(**{name: line[name] for name in STEP_FIELDS}))
+
+
+def _failure(status: int, log: Path) -> Exception:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
+    if status == 2:
+        return InputError(f"{said or 'the trainer refused its input'}; log: {log}")
+    if said is None:
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        said = f"the trainer {how}" + (", often for lack of memory: lower batch_tokens" if status == -9 else "")
+    return StageError(f"{said}; log: {log}; `humpback run` resumes from the last checkpoint")
+
+
+def _metrics(spec: TrainSpec) -> list[dict[str, Any]]:
+    if not spec.metrics.is_file():
+        return []
+    return [json.loads(line) for line in spec.metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def _result(spec: TrainSpec) -> TrainResult:
+    lines = _metrics(spec)
+    losses = [line["loss"] for line in lines]
+    tenth = max(1, len(losses) // 10)
+    return TrainResult(
+        steps=len(lines),
+        examples=json.loads((spec.work / STARTED).read_text(encoding="utf-8"))["examples"],
+        tokens=sum(line["tokens"] for line in lines),
+        label_tokens=sum(line["label_tokens"] for line in lines),
+        first_loss=losses[0],
+        last_loss=losses[-1],
+        first_tenth_loss=sum(losses[:tenth]) / tenth,
+        last_tenth_loss=sum(losses[-tenth:]) / tenth,
+        seconds=sum(line["seconds"] for line in lines),
+    )

@@ -1,0 +1,75 @@
+"""Read tokenised training rows, and refuse those that a trainer would train wrongly without a sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from humpback.errors import InputError
+from humpback.prompts import IGNORE
+
+__all__ = ["count_rows", "read_rows"]
+
+
+def read_rows(paths: Sequence[Path]) -> pa.Table:
+    """Return `id`, `input_ids` and `labels` of all rows; each row has a label, and each label is its own token."""
+    names = ", ".join(map(str, paths))
+    try:
+        tables = [pq.read_table(path, columns=["id", "input_ids", "labels"]) for path in paths]
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise InputError(f"training data {names}: {error}") from error
+    table = pa.concat_tables(tables).combine_chunks()
+    if not len(table):
+        raise InputError(f"no training rows in {names}")
+    lengths = _lengths(table["input_ids"])
+    _refuse(table, lengths != _lengths(table["labels"]), "input_ids and labels differ in length")
+    _refuse(table, lengths < 2, "fewer than two tokens")
+    ids, labels = _flat(table["input_ids"]), _flat(table["labels"])
+    # a label shifted by its maker is the classic mistake: the trainer shifts
+    shifted = (labels != IGNORE) & (labels != ids)
+    _refuse(table, np.logical_or.reduceat(shifted, _starts(lengths)), "a label is not its own token")
+    _refuse(table, _label_counts(table) == 0, "no label token, so nothing to learn")
+    return table
+
+
+def count_rows(table: pa.Table) -> dict[str, int]:
+    """Return the number of rows, their tokens and label tokens, and the longest row's tokens."""
+    lengths = _lengths(table["labels"])
+    return {
+        "examples": len(table),
+        "tokens": int(lengths.sum()),
+        "label_tokens": int(_label_counts(table).sum()),
+        "longest": int(lengths.max()),
+    }
+
+
+def _lengths(column: pa.ChunkedArray) -> Any:
+    return pc.list_value_length(column).to_numpy()
+
+
+def _flat(column: pa.ChunkedArray) -> Any:
+    return pc.list_flatten(column).to_numpy()
+
+
+def _starts(lengths: Any) -> Any:
+    return np.cumsum(lengths) - lengths
+
+
+def _label_counts(table: pa.Table) -> Any:
+    """Count each row's label tokens; the first token of a row is never predicted."""
+    starts = _starts(_lengths(table["labels"]))
+    counted = _flat(table["labels"]) != IGNORE
+    counted[starts] = False
+    return np.add.reduceat(counted.astype(np.int64), starts)
+
+
+def _refuse(table: pa.Table, wrong: Any, reason: str) -> None:
+    if wrong.any():
+        row = table["id"][int(wrong.argmax())].as_py()
+        raise InputError(f"training row {row}: {reason} ({int(wrong.sum())} such rows)")

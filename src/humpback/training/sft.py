@@ -1,0 +1,284 @@
+"""Fine-tune a model on tokenised rows: `python -m humpback.training.sft SPEC.json`, the child of `launch.train`.
+
+In: a TrainSpec. Out: a full model folder, one line per step in metrics.jsonl, and `started.json` with what is trained
+on. TRL's trainer brings the loop, LoRA, mixed precision and checkpoints. What decides the result is set here and
+tested: the rows and their order, the labels, the loss over label tokens, the learning rate. Only this file imports trl
+and peft.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+# before torch: a second visible GPU would make the trainer ask for torch's DataParallel, which TRL refuses
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# everything is local; a folder that is not there must not become a download
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
+
+from humpback.errors import HumpbackError, InputError, StageError
+from humpback.prompts import IGNORE
+from humpback.training.checkpoints import cut_metrics, last_sound_checkpoint, write_folder, write_json
+from humpback.training.rows import count_rows, read_rows
+from humpback.training.schedule import Schedule, learning_rate_at, row_order, token_batches
+from humpback.training.spec import STARTED, TrainSpec, check_inputs
+
+PARENT_PIPE = "HUMPBACK_PARENT_PIPE"
+DROPOUTS = ("attention_dropout", "attn_pdrop", "hidden_dropout", "resid_pdrop")
+"""What architectures call the dropout inside their layers."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train what the spec file says; return the exit status."""
+    if os.environ.get(PARENT_PIPE) == "1":
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        if len(arguments) != 1:
+            raise InputError("usage: python -m humpback.training.sft SPEC.json")
+        run(TrainSpec.read(Path(arguments[0])))
+    except HumpbackError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_status
+    except Exception as error:
+        traceback.print_exc()
+        reason = " ".join(str(error).split())[:500]
+        print(f"error: {type(error).__name__}: {reason}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _die_with_parent() -> None:
+    # the parent writes nothing: the pipe ends when the parent does, however it ended
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def run(spec: TrainSpec) -> None:
+    """Train, resuming from the last sound checkpoint, and put the model in its place."""
+    check_inputs(spec)
+    on_cuda = _on_cuda(spec)
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    table = read_rows(spec.data)
+    spec.work.mkdir(parents=True, exist_ok=True)
+    trainer = build_trainer(spec, Dataset(table), on_cuda=on_cuda)
+    checkpoint = last_sound_checkpoint(spec.work)
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    cut_metrics(spec.metrics, step)
+    write_json(spec.work / STARTED, {**count_rows(table), "resumed_step": step})
+    print(f"training {spec.method}, {len(table)} rows, steps {step + 1} to {spec.steps}", flush=True)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    save_model(spec, trainer.model, on_cuda=on_cuda)
+    for folder in spec.work.glob("checkpoint-*"):
+        shutil.rmtree(folder)
+
+
+def _on_cuda(spec: TrainSpec) -> bool:
+    there = torch.cuda.is_available()
+    if spec.device == "cuda" and not there:
+        raise InputError("device=cuda: torch sees no CUDA device; use device=auto or device=cpu")
+    return there and spec.device != "cpu"
+
+
+# -- trainer -------------------------------------------------------------------------------------------------------
+
+
+class Trainer(SFTTrainer):
+    """TRL's trainer, with a token budget per pass, loss at label positions only, and our learning rate and metrics."""
+
+    def __init__(self, spec: TrainSpec, **kwargs: Any) -> None:
+        self.spec = spec
+        self.step_tokens = self.step_label_tokens = 0
+        super().__init__(**kwargs)
+        self.step_started = time.monotonic()
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Pass one step's rows in groups of at most `batch_tokens`: the gradient is that of the whole batch."""
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        targets = int((inputs["labels"][:, 1:] != IGNORE).sum())
+        self.step_tokens, self.step_label_tokens = sum(lengths), targets
+        loss = torch.zeros((), device=self.args.device)
+        for group in token_batches(lengths, self.spec.batch_tokens):
+            part = {name: value[group, : lengths[group[0]]] for name, value in inputs.items()}  # rows are padded right
+            count = torch.tensor(targets, device=self.args.device)
+            loss += super().training_step(model, part, count)  # type: ignore[no-untyped-call]
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """On a CPU, compute logits at label positions only; there TRL computes all of them, and twice."""
+        if self.args.device.type != "cpu" or self.aux_loss_enabled or return_outputs:
+            return super().compute_loss(  # type: ignore[no-untyped-call]
+                model, inputs, return_outputs, num_items_in_batch
+            )
+        labels = inputs["labels"][:, 1:]  # (B, T-1)
+        kept = labels != IGNORE
+        # a hook on the head, so that what a model does to its logits afterwards (scaling, capping) stays its own
+        hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][:, :-1][kept][None],))
+        try:
+            tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+            logits = model(**tokens, use_cache=False).logits[0]  # (label tokens, V)
+        finally:
+            hook.remove()
+        return torch.nn.functional.cross_entropy(logits, labels[kept], reduction="sum") / num_items_in_batch
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Return our own line: transformers' polynomial one reaches its end a step after the last."""
+        if self.lr_scheduler is None:
+            spec = self.spec
+
+            def factor(done: int) -> float:
+                rate = learning_rate_at(
+                    done + 1,
+                    steps=spec.steps,
+                    first=spec.learning_rate,
+                    last=spec.final_learning_rate,
+                    warmup_steps=spec.warmup_steps,
+                )
+                return rate / spec.learning_rate
+
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or cast(Any, self.optimizer), factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Append the step to metrics.jsonl; a loss that cannot be right ends the training before it is saved."""
+        self._metrics["train"].clear()
+        if "loss" not in logs:
+            return
+        now = time.monotonic()
+        step, loss = self.state.global_step, logs["loss"]
+        if not math.isfinite(loss) or loss == 0.0:
+            raise StageError(f"step {step} of {self.spec.steps}: the loss is {loss}; lower learning_rate")
+        line = {
+            "step": step,
+            "steps": self.spec.steps,
+            "loss": loss,
+            "learning_rate": logs["learning_rate"],
+            "grad_norm": logs.get("grad_norm"),
+            "tokens": self.step_tokens,
+            "label_tokens": self.step_label_tokens,
+            "seconds": round(now - self.step_started, 3),
+        }
+        with self.spec.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.step_started = now
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: the run has its own report."""
+
+
+class NoLastCheckpoint(TrainerCallback):
+    """The trainer would write a checkpoint after the last step, just before the model itself is written."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if state.global_step >= state.max_steps:
+            control.should_save = False
+        return control
+
+
+def build_trainer(spec: TrainSpec, rows: Dataset, *, on_cuda: bool) -> Trainer:
+    """Load the base model and set up the trainer; TRL neither changes, drops nor reorders a row it is given."""
+    tokenizer = AutoTokenizer.from_pretrained(spec.base_model)
+    lora = None
+    if spec.method == "lora":
+        targets = spec.lora_targets if isinstance(spec.lora_targets, str) else list(spec.lora_targets)
+        lora = LoraConfig(
+            r=spec.lora_rank,
+            lora_alpha=spec.lora_alpha,
+            lora_dropout=spec.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        )
+    order = row_order(len(rows), Schedule(spec.batch_size, spec.steps), spec.seed)
+    return Trainer(
+        spec,
+        model=load_model(spec, on_cuda=on_cuda),
+        args=_arguments(spec, on_cuda=on_cuda),
+        # given, so that TRL has no reason to choose a padding token and write it into the model's config
+        data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id or 0),
+        train_dataset=rows.select(order),
+        processing_class=tokenizer,
+        peft_config=lora,
+        callbacks=[NoLastCheckpoint()],
+    )
+
+
+def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
+    """Load the base model. Full training keeps float32 weights: at 1e-5 most updates vanish in bfloat16."""
+    config = AutoConfig.from_pretrained(spec.base_model)
+    for name in DROPOUTS:
+        if spec.dropout and hasattr(config, name):
+            setattr(config, name, spec.dropout)
+    half = on_cuda and spec.method == "lora"
+    return AutoModelForCausalLM.from_pretrained(
+        spec.base_model,
+        config=config,
+        dtype=torch.bfloat16 if half else torch.float32,
+        attn_implementation="sdpa",
+        use_safetensors=True,
+    )
+
+
+def _arguments(spec: TrainSpec, *, on_cuda: bool) -> SFTConfig:
+    return SFTConfig(
+        output_dir=str(spec.work),
+        max_steps=spec.steps,
+        # one batch is one optimizer step, in the order of the data set; training_step splits it
+        per_device_train_batch_size=spec.batch_size,
+        gradient_accumulation_steps=1,
+        train_sampling_strategy="sequential",
+        learning_rate=spec.learning_rate,
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        max_length=None,  # the default of 1024 cuts rows, and drops those whose labels it cut off
+        packing=False,
+        use_cpu=not on_cuda,
+        bf16=on_cuda,
+        activation_checkpointing=on_cuda,
+        dataloader_pin_memory=on_cuda,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # the default hides a NaN behind the mean of the losses before it
+        save_strategy="steps",
+        save_steps=spec.save_every,
+        save_total_limit=2,
+        seed=spec.seed,
+        data_seed=spec.seed,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def save_model(spec: TrainSpec, model: Any, *, on_cuda: bool) -> None:
+    """Put the model, adapters merged, in its place: float32 from a CPU, bfloat16 from a GPU."""
+    if isinstance(model, PeftModel):
+        model = model.float().merge_and_unload()
+    base = AutoConfig.from_pretrained(spec.base_model)
+    for name in DROPOUTS:
+        if hasattr(base, name):
+            setattr(model.config, name, getattr(base, name))
+    model.to(torch.bfloat16 if on_cuda else torch.float32)
+    write_folder(spec.output, base=spec.base_model, write=model.save_pretrained)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,151 @@
+"""What one training is: the file that `launch` writes and `sft` reads, and what a training reports back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from humpback.errors import InputError
+
+__all__ = ["STARTED", "TrainResult", "TrainSpec", "TrainStep", "check_inputs"]
+
+RUNTIME = frozenset({"data", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device"})
+"""Fields that say where and how a training runs, not what it learns: a checkpoint may be resumed with other values."""
+
+STARTED = "started.json"
+"""Written into the work folder when the rows are read and the checkpoint is chosen: counts, and the step resumed at."""
+
+
+class TrainSpec(BaseModel):
+    """One training, complete: no default is hidden in the trainer. Defaults are the paper's where it has any."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_model: Path
+    """Folder of the model to start from: config.json, safetensors, tokenizer."""
+    data: tuple[Path, ...]
+    """Parquet files in order, columns `id`, `input_ids` and `labels` (-100 where no loss is taken)."""
+    output: Path
+    """Folder to create; always a full model, also after LoRA."""
+    work: Path
+    """Folder for checkpoints, the log and the spec; checkpoints are deleted at the end."""
+    metrics: Path
+    """The metrics.jsonl to write, one line per optimizer step."""
+
+    steps: int = Field(ge=1)
+    """Optimizer steps."""
+    batch_size: int = Field(ge=1)
+    """Examples per optimizer step, exact."""
+    method: Literal["full", "lora"] = "full"
+    learning_rate: float = Field(1e-5, gt=0)
+    """Learning rate of the first step (after warm-up)."""
+    final_learning_rate: float = Field(9e-6, ge=0)
+    """Learning rate of the last step; linear in between."""
+    warmup_steps: int = Field(0, ge=0)
+    """Optimizer steps of linear warm-up."""
+    weight_decay: float = Field(0.1, ge=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Probability; dropout of attention where the architecture has it, and of the LoRA input."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """L2 norm to which gradients are clipped; 0 turns clipping off."""
+    lora_rank: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    """Numerator of the adapter's scale, alpha / rank."""
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Names of the modules that get an adapter; all linear layers but the output head by default."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seeds the order of the rows, LoRA's start and dropout."""
+
+    batch_tokens: int = Field(4096, ge=1)
+    """Tokens, padding included, of one forward and backward pass; a longer row is passed alone."""
+    save_every: int = Field(50, ge=1)
+    """Optimizer steps between checkpoints."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; the machine's cores when None."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.data:
+            raise ValueError("data names no file")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} leaves none of the {self.steps} steps")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> TrainSpec:
+        """Read a spec from a JSON file."""
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"the training spec {path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
+            raise InputError(f"the training spec {path} is not valid: {found}") from error
+
+    def identity(self) -> str:
+        """Return a digest of everything that decides what is learnt, the content of the data files included."""
+        fields = self.model_dump(mode="json", exclude=set(RUNTIME))
+        fields["data_sha256"] = []
+        for path in self.data:
+            with path.open("rb") as file:
+                fields["data_sha256"].append(hashlib.file_digest(file, "sha256").hexdigest())
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStep:
+    """One optimizer step, as it happens."""
+
+    step: int
+    """1 to `steps`; a resumed training starts behind its checkpoint."""
+    steps: int
+    loss: float
+    """Nats per label token, mean over the step's label tokens."""
+    tokens: int
+    """Tokens of the step, padding excluded."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a training did, over all its steps, those before a resume included."""
+
+    steps: int
+    examples: int
+    """Rows of the data files."""
+    tokens: int
+    """Tokens trained on, padding excluded, repeated rows counted each time."""
+    label_tokens: int
+    """Tokens that took loss, repeated rows counted each time."""
+    first_loss: float | None
+    """Nats per label token; None where there was no real training."""
+    last_loss: float | None
+    first_tenth_loss: float | None
+    """Mean loss of the first tenth of the steps, at least one."""
+    last_tenth_loss: float | None
+    seconds: float
+    """Wall-clock seconds of the steps, without loading and saving."""
+
+
+def check_inputs(spec: TrainSpec) -> None:
+    """Refuse a base model or data files that cannot be trained on, before anything heavy is loaded."""
+    base = spec.base_model
+    if not base.is_dir():
+        raise InputError(f"base model {base}: there is no such folder")
+    if not (base / "config.json").is_file():
+        if (base / "adapter_config.json").is_file():
+            raise InputError(
+                f"base model {base} is an adapter without its model; merge it into the model it was trained on first"
+            )
+        raise InputError(f"base model {base}: the folder holds no config.json; a transformers model folder is needed")
+    if not any(base.glob("*.safetensors")):
+        raise InputError(f"base model {base}: the folder holds no safetensors; other weight files can run code")
+    for path in spec.data:
+        if not path.is_file():
+            raise InputError(f"training data {path}: there is no such file")

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from humpback.corpus import readers
+from humpback.corpus.readers import check_inputs, input_files, read_documents
+from humpback.errors import InputError
+from humpback.recipe import CorpusInput
+from humpback.records import Document, Rejected, content_id
+
+
+def read(path: Path | str, *, max_line_bytes: int = 10_000, **columns: str) -> list[Document | Rejected]:
+    given = CorpusInput.model_validate({"path": str(path), **columns})
+    return list(read_documents([given], max_line_bytes=max_line_bytes))
+
+
+def documents(records: list[Document | Rejected]) -> list[Document]:
+    return [record for record in records if isinstance(record, Document)]
+
+
+def only_rejected(records: list[Document | Rejected]) -> Rejected:
+    found = [record for record in records if isinstance(record, Rejected)]
+    assert len(found) == 1
+    return found[0]
+
+
+def write_lines(path: Path, *lines: bytes | Mapping[str, object]) -> Path:
+    data = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a.txt", "plain"), ("a.rst", "plain"), ("a.md", "markdown"), ("a.MARKDOWN", "markdown"), ("a.md.gz", "markdown")],
+)
+def test_a_text_file_is_one_document_in_the_format_of_its_name(tmp_path: Path, name: str, form: str) -> None:
+    path = write_lines(tmp_path / name, b"\xef\xbb\xbfOne\r\ntwo\rthree")
+    (document,) = documents(read(path, licence="MIT"))
+    assert document.text == "One\ntwo\nthree"
+    assert (document.format, document.licence) == (form, "MIT")
+    assert document.source_uri == path.as_posix()
+    assert document.id == content_id(document.source_uri, document.text)
+
+
+def test_the_format_of_the_recipe_wins_over_the_name(tmp_path: Path) -> None:
+    (document,) = documents(read(write_lines(tmp_path / "a.txt", b"# One"), format="markdown"))
+    assert document.format == "markdown"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz", "a.ndjson.gz"])
+def test_jsonl_columns_are_found_by_the_names_in_the_recipe(tmp_path: Path, name: str) -> None:
+    row = {"body": "Text.", "head": "A\ntitle", "path": ["A", "", "B"], "url": "https://a.example/1", "licence": "CC0"}
+    path = write_lines(tmp_path / name, row, b"", {"body": "More.", "language": "en"})
+    first, second = documents(
+        read(path, text="body", title="head", header_path="path", source_uri="url", licence="unknown")
+    )
+    assert (first.title, first.header_path, first.source_uri) == ("A title", "A > B", "https://a.example/1")
+    assert (first.licence, second.licence, second.language) == ("CC0", "unknown", "en")
+    assert (second.title, second.header_path) == ("", "")
+    assert second.source_uri == f"{path.as_posix()}#L3"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "hint"),
+    [
+        (b'{"text": "caf\xe9"}', "not_utf8", "iconv"),
+        (b'{"text": "half \\ud83d"}', "not_utf8", "half a character"),
+        (b'{"text": ', "not_json", "column"),
+        (b"[" * 5000, "not_json", "one"),
+        (b'{"text": "a", "n": ' + b"1" * 5000 + b"}", "not_json", "JSON"),
+        (b'["text"]', "not_json", "list"),
+        (b'{"txet": "a"}', "no_text", "txet"),
+        (b'{"text": " "}', "no_text", "is empty"),
+        (b'{"text": 7}', "no_text", "int"),
+    ],
+)
+def test_a_bad_record_costs_one_row_and_names_file_and_line(
+    tmp_path: Path, line: bytes, reason: str, hint: str
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"text": "before"}, line, {"text": "after"})
+    records = read(path)
+    assert [document.text for document in documents(records)] == ["before", "after"]
+    rejected = only_rejected(records)
+    assert rejected.reason == reason
+    assert f"{path.as_posix()}:2" in rejected.detail
+    assert hint in rejected.detail
+    assert json.loads(rejected.row)["text"]
+
+
+def test_a_line_at_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path) -> None:
+    frame = len(json.dumps({"text": ""}))
+    fits, long = ({"text": "a" * (2000 - frame + more)} for more in (0, 1))
+    path = write_lines(tmp_path / "a.jsonl", fits, long, fits, long)
+    records = read(path, max_line_bytes=2000)
+    assert [type(record) for record in records] == [Document, Rejected, Document, Rejected]
+    assert {record.reason for record in records if isinstance(record, Rejected)} == {"line_too_long"}
+    assert "2,001 bytes" in str(records[1])
+
+
+def test_a_line_far_above_the_limit_is_never_held(tmp_path: Path) -> None:
+    import tracemalloc
+
+    path = write_lines(tmp_path / "a.jsonl.gz", b"x" * 40_000_000, {"text": "after"})
+    tracemalloc.start()
+    records = read(path, max_line_bytes=1024)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert only_rejected(records).reason == "line_too_long"
+    assert "40,000,000 bytes" in only_rejected(records).detail
+    assert [document.text for document in documents(records)] == ["after"]
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "bad checksum"])
+def test_a_damaged_gz_gives_the_records_before_the_damage(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    lines = [json.dumps({"text": content_id(str(number)) * 8}).encode() for number in range(3000)]
+    data = bytearray(gzip.compress(b"\n".join(lines), mtime=0))
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    elif damage == "flipped":
+        data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
+    elif damage == "bad checksum":
+        data[-8] ^= 1
+    else:
+        data = bytearray(b"plain text")
+    path.write_bytes(data)
+    records = read(path)
+    last = records[-1]
+    assert isinstance(last, Rejected)
+    assert last.reason == "damaged_file"
+    assert [record for record in records if getattr(record, "reason", "") == "damaged_file"] == [last]
+    # Overwritten bytes garble lines before zlib notices: those are rejected one by one. A checksum costs the open line.
+    intact = {"cut": 1400, "flipped": 1400, "not gzip": 0, "bad checksum": 2999}[damage]
+    assert [document.text for document in documents(records)][:intact] == [
+        json.loads(line)["text"] for line in lines[:intact]
+    ]
+    if damage != "flipped":
+        assert f"line {len(records)}:" in last.detail
+
+
+def test_a_folder_is_read_in_sorted_order_without_hidden_and_unknown_files(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.md", "a/y.txt.gz", ".hidden.txt", ".git/c.txt", "d.pdf", "a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_lines(tmp_path / name, name.encode())
+    found = [document.text for document in documents(read(tmp_path))]
+    assert found == ["a/y.txt.gz", "a/z.md", "a.txt", "b.txt"]
+    files = input_files([CorpusInput(path=str(tmp_path))])
+    assert [path.relative_to(tmp_path).as_posix() for path in files] == found
+
+
+def test_text_files_that_cannot_be_read_cost_one_row_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "MAX_FILE_BYTES", 100)
+    write_lines(tmp_path / "empty.txt", b" \n")
+    write_lines(tmp_path / "latin.txt", b"caf\xe9")
+    write_lines(tmp_path / "long.txt.gz", b"a" * 101)
+    (tmp_path / "torn.md.gz").write_bytes(gzip.compress(b"a" * 90)[:-4])
+    write_lines(tmp_path / "well.md", b"a" * 100)
+    records = read(tmp_path)
+    assert [getattr(record, "reason", "read") for record in records] == [
+        "no_text",
+        "not_utf8",
+        "file_too_long",
+        "damaged_file",
+        "read",
+    ]
+    assert len({record.id for record in records}) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("missing.txt", "does not exist"),
+        ("page.pdf", "convert it"),
+        ("folder", "without a file to read"),
+        ("pydoc:keywords", "pydoc:topics"),
+    ],
+)
+def test_a_wrong_input_stops_with_its_name_and_the_fix(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / "page.pdf").write_bytes(b"%PDF")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.docx").write_bytes(b"PK")
+    path = name if name.startswith("pydoc:") else str(tmp_path / name)
+    given = CorpusInput(path=path)
+    with pytest.raises(InputError, match=hint) as caught:
+        check_inputs([given])
+    assert path in str(caught.value)
+    with pytest.raises(InputError):
+        list(read_documents([given], max_line_bytes=1024))
+
+
+def test_pydoc_topics_are_documents_without_their_leading_grammar() -> None:
+    records = read("pydoc:topics")
+    topics = {document.title: document for document in documents(records)}
+    assert len(topics) > 60
+    document = topics["lambda"]
+    assert document.source_uri == "pydoc:topics#lambda"
+    assert (document.licence, document.language, document.format) == ("PSF-2.0", "en", "plain")
+    assert document.text.startswith("Lambdas\n*******\n\nLambda expressions")
+    left_out = {record.id: record for record in records if isinstance(record, Rejected)}
+    assert {record.reason for record in left_out.values()} == {"formal_grammar"}
+    assert any("lambda_expr ::=" in record.row for record in left_out.values())
+    assert all(path.is_file() for path in input_files([CorpusInput(path="pydoc:topics")]))
+
+
+def test_reading_is_lazy(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"text": "one"}, {"text": "two"})
+    records = read_documents(
+        [CorpusInput(path=str(path)), CorpusInput(path=str(tmp_path / "missing.txt"))], max_line_bytes=1024
+    )
+    assert isinstance(next(records), Document)

