@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from humpback.errors import HumpbackError
+from humpback.errors import HumpbackError, StoppedError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="humpback",
-    help="Self-alignment with instruction backtranslation: documents and a few pairs in, curated data, models and a report out.",
+    help="Self-alignment with instruction backtranslation: documents and a few pairs in, "
+    "curated data, models and a report out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,9 +43,15 @@ def init(
 @app.command()
 def run(
     recipe: RecipePath,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override one key, dotted; repeatable.")] = None,
-    folder: Annotated[Optional[Path], typer.Option("--run", metavar="FOLDER", help="Run folder; default runs/RECIPE-NAME.")] = None,
-    rerun_from: Annotated[Optional[str], typer.Option("--rerun-from", metavar="STAGE", help="Rebuild this stage and all after it.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, dotted; repeatable.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--run", metavar="FOLDER", help="Run folder; default runs/RECIPE-NAME.")
+    ] = None,
+    rerun_from: Annotated[
+        str | None, typer.Option("--rerun-from", metavar="STAGE", help="Rebuild this stage and all after it.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the closing tables.")] = False,
 ) -> None:
     """Run a recipe, or resume it where it stopped."""
@@ -55,7 +62,10 @@ def run(
 
     loaded = load_recipe(recipe, set_ or ())
     target = folder or Path("runs") / recipe.stem
-    worked = run_pipeline(loaded, target, console=Console(quiet=quiet), rerun_from=rerun_from)
+    try:
+        worked = run_pipeline(loaded, target, console=Console(quiet=quiet), rerun_from=rerun_from)
+    except KeyboardInterrupt:  # typer would end with 130 and say nothing
+        raise StoppedError(f"{target} is interrupted; finished work is kept, and the same command resumes it") from None
     if not worked:
         typer.echo(f"Nothing left to do: {target} is complete.")
     print_summary(target)
@@ -71,7 +81,9 @@ def status(run_folder: RunPath, json_: Json = False) -> None:
 
 @app.command()
 def trace(
-    run_folder: RunPath, row_id: Annotated[str, typer.Argument(help="Id of a row of any stage.", metavar="ROW_ID")], json_: Json = False
+    run_folder: RunPath,
+    row_id: Annotated[str, typer.Argument(help="Id of a row of any stage, or its beginning.", metavar="ROW_ID")],
+    json_: Json = False,
 ) -> None:
     """Print a row's way from its source to the dataset and models it entered."""
     from humpback.trace import print_trace
@@ -102,6 +114,3 @@ def main() -> None:
     except HumpbackError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        print("stopped; the same command resumes the run", file=sys.stderr)
-        sys.exit(1)

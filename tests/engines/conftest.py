@@ -1,9 +1,11 @@
-"""Models for the engine tests: a random Llama with SmolLM2's tokenizer, and a byte-level one that needs no package at all."""
+"""Models for the engine tests: a random Llama with SmolLM2's tokenizer, and a byte-level one that needs no package."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -68,6 +70,23 @@ def model_ref(folder: Path) -> ModelRef:
     return ModelRef(path=str(folder), content_hash=hash_model(folder))
 
 
+class MakeByteModel(Protocol):
+    def __call__(
+        self, *, chat_template: str | None = CHATML, adds_bos: bool = False, layers: int = 1, **settings: object
+    ) -> ModelRef: ...
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from threads, and threads that wait for each other are slow on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def smollm() -> ModelRef:
     """SmolLM2-135M-Instruct, converted once into the repository's cache folder."""
@@ -91,8 +110,20 @@ def tiny_model(smollm: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Mo
 
 
 @pytest.fixture(scope="session")
-def byte_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    """Random Llama (1 layer, hidden 16) on bytes, with a ChatML template; needs no package."""
-    folder = tmp_path_factory.mktemp("byte")
-    save_random_model(folder, vocabulary=save_byte_tokenizer(folder), hidden=16, layers=1)
-    return model_ref(folder)
+def make_byte_model(tmp_path_factory: pytest.TempPathFactory) -> MakeByteModel:
+    """Makes random Llamas (hidden 16) on bytes, with a ChatML template unless told otherwise; needs no package."""
+
+    def make(
+        *, chat_template: str | None = CHATML, adds_bos: bool = False, layers: int = 1, **settings: object
+    ) -> ModelRef:
+        folder = tmp_path_factory.mktemp("byte")
+        vocabulary = save_byte_tokenizer(folder, chat_template=chat_template, adds_bos=adds_bos)
+        save_random_model(folder, vocabulary=vocabulary, hidden=16, layers=layers, **settings)
+        return model_ref(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def byte_model(make_byte_model: MakeByteModel) -> ModelRef:
+    return make_byte_model()

@@ -73,7 +73,7 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 @pytest.mark.parametrize("reference", ["no-such-model", "/no/such/folder", "./no/folder", ""])
 def test_a_path_that_does_not_exist_is_refused(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="does not exist|no config.json"):
+    with pytest.raises(InputError, match=r"does not exist|no config\.json"):
         resolve_model(reference, tmp_path)
 
 
@@ -115,7 +115,9 @@ def test_a_hub_id_is_fetched_without_code_or_pickles(folder: Path, monkeypatch: 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     assert resolve_model("HuggingFaceTB/SmolLM2-135M", folder).path == str(folder)
     assert asked["name"] == "HuggingFaceTB/SmolLM2-135M"
-    assert not any(pattern.endswith(("py", "bin", "pt", "pth", "*")) and "." in pattern for pattern in asked["patterns"])
+    assert not any(
+        pattern.endswith(("py", "bin", "pt", "pth", "*")) and "." in pattern for pattern in asked["patterns"]
+    )
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route"), FileNotFoundError("not cached"), ValueError("bad id")])
@@ -126,7 +128,7 @@ def test_a_hub_id_that_cannot_be_fetched_names_value_and_fix(
         raise error
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    with pytest.raises(InputError, match="model='org/name' is no folder here and cannot be fetched.*give its folder"):
+    with pytest.raises(InputError, match=r"model='org/name' is no folder here and cannot be fetched.*give its folder"):
         resolve_model("org/name", tmp_path)
 
 
@@ -146,7 +148,9 @@ def test_a_second_conversion_at_the_same_time_is_welcome(tmp_path: Path, monkeyp
     assert [path.name for path in (tmp_path / "models").iterdir()] == [made.name]
 
 
-def test_a_conversion_that_dies_leaves_nothing_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversion_that_dies_leaves_nothing_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gguf = tmp_path / "m.gguf"
     gguf.write_text("weights")
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from humpback.errors import InputError, StageError
+from humpback.errors import InputError, MissingDependencyError, StageError
 from humpback.training import launch
 from humpback.training.fake import train_fake
 from humpback.training.rows import read_rows
@@ -134,7 +134,7 @@ def test_the_trainer_trains_on_exactly_the_rows_and_labels_it_was_given(
     def spy(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         padded = inputs["attention_mask"] == 0
         assert (inputs["labels"][padded] == -100).all()
-        assert inputs["input_ids"].numel() <= spec.batch_tokens or len(inputs["input_ids"]) == 1
+        assert inputs["input_ids"].numel() <= 64 or len(inputs["input_ids"]) == 1
         for i, length in enumerate(inputs["attention_mask"].sum(1).tolist()):
             seen.append((inputs["input_ids"][i, :length].tolist(), inputs["labels"][i, :length].tolist()))
         return original(self, model, inputs, *args, **kwargs)
@@ -213,7 +213,8 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, base: Path, capsys: py
         file.write_text(spec.model_dump_json())
         assert sft.main([str(file)]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith("error: ") and message in error
+        assert error.startswith("error: ")
+        assert message in error
     file.write_text('{"steps": 0}')
     assert sft.main([str(file)]) == 2
     assert "steps: Input should be greater" in capsys.readouterr().err
@@ -318,7 +319,8 @@ def test_the_child_does_not_outlive_its_parent(tmp_path: Path, base: Path) -> No
     try:
         deadline = time.monotonic() + 60
         while not (spec.metrics.is_file() and spec.metrics.stat().st_size):
-            assert parent.poll() is None and time.monotonic() < deadline
+            assert parent.poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         assert children_of(spec)
     finally:
@@ -340,6 +342,12 @@ def children_of(spec: TrainSpec) -> list[str]:
         except OSError:
             pass
     return found
+
+
+def test_a_missing_trainer_is_named_with_its_extra(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None if name == "trl" else name)
+    with pytest.raises(MissingDependencyError, match=r"needs trl: pip install 'humpback-lm\[train\]'"):
+        launch.train(make_spec(tmp_path, base))
 
 
 def test_a_failed_child_is_reported_with_its_log(tmp_path: Path, base: Path) -> None:

@@ -107,7 +107,7 @@ class FakeEngine:
         text = prompt.user.partition("Text:\n")[2].rpartition("\n\n")[0]
         best = choices - 1 if text.rstrip().endswith((".", "!", "?", "`")) else 1
         best -= _number(self.model.content_hash, prompt.text) % 2
-        weights = [math.exp(-abs(index - best)) for index in range(choices)]
+        weights = [math.exp(-3 * abs(index - best)) for index in range(choices)]
         mass = 0.9
         return ChoiceLogprobs(logprobs=tuple(math.log(mass * w / sum(weights)) for w in weights), mass=mass)
 

@@ -1,7 +1,7 @@
 """The reference engine: transformers, in process, on any machine. In: prompts. Out: completions and log-probabilities.
 
-float32 on a CPU, bfloat16 on a CUDA device. Rows are left padded, so that the end of every row, where the answers are, is
-aligned. The draw of a completion is made here and not by transformers, so that it depends on the row's seed alone.
+float32 on a CPU, bfloat16 on a CUDA device. Rows are left padded, which aligns their ends, where the answers are.
+The draw of a completion is made here and not by transformers, so that it depends on the row's seed alone.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ MIN_PREFIX = 16
 """A shared prefix shorter than this is not worth a pass of its own, in tokens."""
 MAX_PREFIXES = 4
 KEPT_PER_COMPUTED = 4
-"""A token whose keys and values are only kept costs about this much less memory than one in a forward pass."""
+"""A token that needs no logits, only its keys and values, costs about this much less memory than one that does."""
 LOGITS_BYTES = {"cpu": 400e6, "cuda": 2e9}
 """Most memory the logits of one batch may take."""
 TOP_TOKENS = 1024
 """Sorted for every draw; the whole vocabulary only for a row whose nucleus is wider."""
+POSITIONS = 32
+"""Positions whose log-probabilities are computed at once."""
 NOT_FINITE = "the model's logits are not finite"
 NO_MEMORY = "the row does not fit in the device's memory"
 
@@ -84,8 +86,8 @@ class HFEngine:
             return self._generate([prompts[i] for i in rows], sampling)
 
         errors = [self._find_error(p.token_ids, room=sampling.max_tokens) for p in prompts]
-        lengths = [max(len(p.token_ids), _kept(len(p.token_ids) + sampling.max_tokens)) for p in prompts]
-        return self._answer("generate", [refuse(e) if e else None for e in errors], lengths, compute, refuse)
+        lengths = [_kept(len(p.token_ids) + sampling.max_tokens) for p in prompts]
+        return self._answer([refuse(e) if e else None for e in errors], lengths, compute, refuse)
 
     def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
         """Return log P of each choice as the token that follows each prompt."""
@@ -97,7 +99,7 @@ class HFEngine:
         def compute(rows: list[int]) -> list[ChoiceLogprobs]:
             suffixes = [prompts[i].token_ids[len(prefix) :] for i in rows]
             logits_B_V = self._forward(suffixes, keep=1, prefix=prefix)[:, -1].float()
-            logprobs = logits_B_V[:, list(choice_ids)] - logits_B_V.logsumexp(-1, keepdim=True)
+            logprobs = logits_B_V.log_softmax(-1)[:, list(choice_ids)]
             return [
                 ChoiceLogprobs(logprobs=tuple(row), mass=min(math.fsum(map(math.exp, row)), 1.0))
                 if all(map(math.isfinite, row))
@@ -108,7 +110,7 @@ class HFEngine:
         errors = [self._find_error(p.token_ids, answer=choice_ids, room=0) for p in prompts]
         prefix = self._shared_prefix([p.token_ids for p, error in zip(prompts, errors, strict=True) if not error])
         lengths = [max(len(p.token_ids) - len(prefix), _kept(len(p.token_ids))) for p in prompts]
-        return self._answer("choice_logprobs", [refuse(e) if e else None for e in errors], lengths, compute, refuse)
+        return self._answer([refuse(e) if e else None for e in errors], lengths, compute, refuse)
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
         """Return log p(continuations[i] given prompts[i])."""
@@ -136,7 +138,7 @@ class HFEngine:
             error = self._find_error(prompt, answer=target, room=len(target))
             ready.append(refuse(error) if error else None if target else Loglikelihood(logprob=0.0, tokens=0))
         lengths = [max(len(p) + len(t), math.ceil(len(t) * weight)) for p, t in asked]
-        return self._answer("loglikelihood", ready, lengths, compute, refuse)
+        return self._answer(ready, lengths, compute, refuse)
 
     def close(self) -> None:
         """Free the model's memory. The engine opens again by itself when asked."""
@@ -171,7 +173,7 @@ class HFEngine:
         if info["missing_keys"]:
             names = ", ".join(sorted(info["missing_keys"])[:3])
             raise InputError(f"the weights in {self.model.path} lack {names}: they do not belong to its config.json")
-        # `generate` fills what it is not told from here, and a published model may ask for a repetition penalty or top_k
+        # `generate` fills in from here what it is not told, and published models ask for a repetition penalty or top_k
         ends = net.generation_config.eos_token_id
         published = ends if isinstance(ends, list) else [] if ends is None else [ends]
         self._ends = frozenset({*published, self.tokenizer.eos_token_id, self.tokenizer.end_of_turn[-1]})
@@ -223,7 +225,7 @@ class HFEngine:
     # -- shared prefixes -------------------------------------------------------------------------------------------
 
     def _shared_prefix(self, rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-        """Return the prefix whose keys and values all rows will use; () for none. A row keeps at least its last token."""
+        """Return the prefix whose keys and values all rows will use, () for none; a row keeps its last token."""
         if not rows or not self._can_share:
             return ()
         # calls of a single row share with the call before them
@@ -254,7 +256,6 @@ class HFEngine:
 
     def _answer(
         self,
-        call: str,
         ready: Sequence[A | None],
         lengths: Sequence[int],
         compute: Callable[[list[int]], list[A]],
@@ -281,7 +282,6 @@ class HFEngine:
             self._batch_tokens = max(self._batch_tokens // 2, 1)
             waiting = deque(half for batch in (rows, *waiting) for half in _halves(batch))
         self.totals.requests += len(ready)
-        self.totals.by_call[call] = self.totals.by_call.get(call, 0) + len(ready)
         self.totals.seconds += time.perf_counter() - started
         return [answer for answer in answers.values() if answer is not None]
 
@@ -322,7 +322,7 @@ class _Draw:
 
     def choose(self, input_ids: torch.Tensor, scores_B_V: torch.Tensor) -> torch.Tensor:
         """Logits processor: leave each row a single possible token."""
-        finite = scores_B_V.logsumexp(-1).isfinite()
+        finite = scores_B_V.amax(-1).isfinite()  # a NaN anywhere is the maximum; -inf forbids a token and is fine
         for row, fine in enumerate(finite.tolist()):
             self.broken[row] |= self.open[row] and not fine
         scores_B_V[~finite] = 0.0  # keeps the draw below defined
@@ -365,31 +365,33 @@ class _Draw:
 
 def _draw_tokens(logits_B_V: torch.Tensor, top_p: float, uniforms_B: torch.Tensor) -> torch.Tensor:
     """Draw from the nucleus by inverse CDF, most probable token first: one uniform number decides one token."""
-    total = logits_B_V.logsumexp(-1, keepdim=True)
 
-    def pick(values: torch.Tensor, ids: torch.Tensor, uniforms: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-        cdf = (values - total).exp().double().cumsum(-1)
+    def pick(sorted_probs: torch.Tensor, ids: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+        cdf = sorted_probs.double().cumsum(-1)
         last = (cdf < top_p).sum(-1, keepdim=True).clamp(max=cdf.shape[-1] - 1)
         mass = cdf.gather(-1, last) if top_p < 1 else 1.0
         place = torch.minimum((cdf <= uniforms[:, None] * mass).sum(-1, keepdim=True), last)
         return ids.gather(-1, place).squeeze(-1)
 
-    values, ids = logits_B_V.topk(min(TOP_TOKENS, logits_B_V.shape[-1]))
-    reached = (values - total).exp().double().sum(-1)
-    chosen = pick(values, ids, uniforms_B, total)
+    probs_B_V = logits_B_V.softmax(-1)
+    top, ids = probs_B_V.topk(min(TOP_TOKENS, probs_B_V.shape[-1]))
+    chosen = pick(top, ids, uniforms_B)
     # without a nucleus only a row whose draw falls beyond the top tokens needs the rest
-    wide = reached < top_p if top_p < 1 else reached <= uniforms_B
+    wide = top.double().sum(-1) <= (top_p if top_p < 1 else uniforms_B)
     if wide.any():
-        values, ids = logits_B_V[wide].sort(stable=True, dim=-1, descending=True)
-        chosen[wide] = pick(values, ids, uniforms_B[wide], total[wide])
+        chosen[wide] = pick(*probs_B_V[wide].sort(stable=True, dim=-1, descending=True), uniforms_B[wide])
     return chosen
 
 
 def _sum_logprobs(logits_T_V: torch.Tensor, target: Sequence[int]) -> float:
-    """Return the log-probability of a target that ends where the logits end; one row at a time saves a second copy."""
-    scores = logits_T_V[-len(target) :].float()
-    picked = scores.gather(-1, torch.tensor(target, device=scores.device)[:, None]).squeeze(-1)
-    return float((picked - scores.logsumexp(-1)).double().sum())
+    """Return the log-probability of a target that ends where the logits end.
+
+    A few positions at a time: no second copy of the logits is made. (`logsumexp` is several times slower on a CPU.)
+    """
+    ids = torch.tensor(target, device=logits_T_V.device)
+    parts = zip(*(torch.split(x, POSITIONS) for x in (logits_T_V[-len(target) :], ids)), strict=True)
+    sums = [part.float().log_softmax(-1).gather(-1, wanted[:, None]).double().sum() for part, wanted in parts]
+    return float(torch.stack(sums).sum())
 
 
 def _kept(tokens: int) -> int:

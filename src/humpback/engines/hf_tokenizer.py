@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ __all__ = ["HFTokenizer"]
 MARKER = "humpback-marker"
 PLAIN_TEMPLATE = "{bos}### Instruction:\n{user}\n\n### Response:\n"
 """For a base model whose tokenizer brings no chat template."""
-FIXED_DATE = datetime.datetime(2024, 1, 1)
+FIXED_DATE = "{% macro strftime_now(format) %}01 Jan 2024{% endmacro %}{{ '' }}"
+"""Put before a template that writes today's date into the system message: a prompt must not change overnight."""
 
 
 class HFTokenizer:
@@ -33,6 +33,7 @@ class HFTokenizer:
         added = (token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special)
         self._special_tokens = tuple(dict.fromkeys((*self._tokenizer.all_special_tokens, *added)))
         self._special_ids = frozenset(self._tokenizer.convert_tokens_to_ids(list(self._special_tokens)))
+        self._template = self._find_template()
         self._bos = self._find_bos()
         self._end_of_turn = self._find_end_of_turn()
 
@@ -67,7 +68,7 @@ class HFTokenizer:
 
     def chat(self, user: str) -> str:
         """Return the chat text of one user turn up to and including the start of the assistant's answer."""
-        if not self._tokenizer.chat_template:
+        if not self._template:
             return PLAIN_TEMPLATE.format(bos=self._bos, user=user)
         text = self._render([{"role": "user", "content": user}], add_generation_prompt=True)
         return text if text.startswith(self._bos) else self._bos + text
@@ -82,20 +83,23 @@ class HFTokenizer:
         )
 
     def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        # some templates write today's date into the system message: a prompt must not change overnight
         return str(
             self._tokenizer.apply_chat_template(
                 messages,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                strftime_now=FIXED_DATE.strftime,
+                chat_template=self._template,
             )
         )
+
+    def _find_template(self) -> str:
+        template = str(self._tokenizer.get_chat_template()) if self._tokenizer.chat_template else ""
+        return FIXED_DATE + template if "strftime_now" in template else template
 
     def _find_bos(self) -> str:
         """Return what must stand at the start of every chat text: the BOS if this model's texts begin with one."""
         bos = self._tokenizer.bos_token or ""
-        if not self._tokenizer.chat_template:
+        if not self._template:
             return bos
         # a template may leave the BOS to the tokenizer, which `encode` keeps from adding any
         adds_bos = self._tokenizer.encode("a")[:1] == [self._tokenizer.bos_token_id]
@@ -103,7 +107,7 @@ class HFTokenizer:
 
     def _find_end_of_turn(self) -> tuple[int, ...]:
         """Return what the template writes after an answer, up to its first special token."""
-        if self._tokenizer.chat_template:
+        if self._template:
             turn = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": MARKER}]
             tail = self.encode(self._render(turn, add_generation_prompt=False).rpartition(MARKER)[2])
             for position, token_id in enumerate(tail):

@@ -1,7 +1,7 @@
-"""What a model reference means. In: the words a recipe or command line uses for a model. Out: a folder and its content hash.
+"""What a model reference means. In: what a recipe calls a model. Out: a folder of safetensors and its content hash.
 
-A reference is a folder, a `.gguf` file, `package:NAME` (an installed Python package that ships a GGUF) or a hub id. All of
-them end as a folder of safetensors: a GGUF is converted once and kept in the cache folder, so nothing else knows about GGUF.
+A reference is a folder, a `.gguf` file, `package:NAME` (an installed Python package that ships a GGUF) or a hub id.
+A GGUF is converted once and the result kept in the cache folder, so that nothing else needs to know about GGUF.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from humpback.engines.base import ModelRef
-from humpback.errors import InputError
+from humpback.errors import InputError, MissingDependencyError
 
 __all__ = ["hash_model", "quiet_loading", "resolve_model"]
 
@@ -116,8 +116,8 @@ def _fetch(reference: str) -> Path:
     except (OSError, ValueError) as error:  # every error of the hub's client is one of the two
         reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"model={reference!r} is no folder here and cannot be fetched from the hub ({type(error).__name__}: {reason}); "
-            "check the spelling, or fetch it where there is a network and give its folder"
+            f"model={reference!r} is no folder here and cannot be fetched from the hub "
+            f"({type(error).__name__}: {reason}); check the spelling, or fetch it elsewhere and give its folder"
         ) from error
 
 
@@ -177,9 +177,11 @@ def _write_safetensors(gguf: Path, folder: Path) -> None:
         with quiet_loading():
             loaded = auto.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except ImportError as error:
+        raise MissingDependencyError(f"model={str(gguf)!r} needs: pip install 'humpback-lm[hf]' ({error})") from error
+    except Exception as error:  # a damaged file fails anywhere in the readers, with any error
         raise InputError(f"model={str(gguf)!r} cannot be read as GGUF ({type(error).__name__}: {error})") from error
-    # a model that came from GGUF refuses save_pretrained: move its weights into one that does not know where it came from
+    # a model that came from GGUF refuses save_pretrained: move its weights into one that does not know of it
     config = loaded.config
     del config.quantization_config
     with torch.device("meta"):
@@ -187,7 +189,8 @@ def _write_safetensors(gguf: Path, folder: Path) -> None:
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()
     model.generation_config = loaded.generation_config
-    model.save_pretrained(folder)
+    with quiet_loading():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

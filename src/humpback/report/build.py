@@ -75,6 +75,7 @@ def _audit(manifest: Manifest, t: int) -> dict[str, Any]:
 
 def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[str, Any]:
     decision = by_name[f"iteration-{t}/curate"].result
+    curated = read_records(shard_files(run_dir.folder(f"iteration-{t}/curate"), "curated"), Scored)
     values: dict[str, list[float]] = {}
     missing: dict[str, dict[str, int]] = {}
     for row in read_records(shard_files(run_dir.folder(f"iteration-{t}/score"), "scored"), Scored):
@@ -87,6 +88,7 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
         "iteration": t,
         "scored_by": f"M_{t - 1}",
         "decision": dict(decision),
+        "lowest_kept": min((row.scores[decision["signal"]] for row in curated), default=None),
         "histograms": {name: histogram(numbers) for name, numbers in sorted(values.items())},
         "missing": missing,
     }
@@ -118,7 +120,7 @@ def _training(manifest: Manifest) -> dict[str, Any]:
 def _verdict(evaluation: Mapping[str, Any], last: int, *, control: bool) -> list[str]:
     """Say in words whether it worked, from the paired differences only."""
     told = []
-    questions = [("M_yx", "base", "instruction_nll", "the backward model against the base model, at writing instructions")]
+    questions = [("M_yx", "base", "instruction_nll", "the backward model against the base, at writing instructions")]
     questions += [(f"M_{t}", "base" if t == 0 else f"M_{t - 1}", "response", "") for t in range(last + 1)]
     questions += [(f"M_{last}", "M_0", "response", "")] if last > 1 else []
     questions += [("control", f"M_{last}", "response", "the same number of uncurated pairs")] if control else []

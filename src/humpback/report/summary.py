@@ -1,5 +1,264 @@
-"""The closing tables of a run, and its status, in a terminal."""
+"""The closing tables of a run, and its status, in a terminal. Plain text when standard output is not a terminal."""
+
 from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-def print_summary(run: Path) -> None: ...
-def print_status(run: Path, *, as_json: bool) -> None: ...
+from typing import TYPE_CHECKING, Any
+
+from humpback.engines.base import EngineTotals
+from humpback.errors import InputError, StorageError
+from humpback.recipe import load_recipe
+from humpback.report import figures
+from humpback.report.build import stage_row
+from humpback.stages.table import stage_names
+from humpback.store.rundir import Counts, RunDir
+from humpback.store.shards import read_metadata
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["pick_examples", "print_status", "print_summary", "stage_states"]
+
+PLAIN_WIDTH = 120
+"""Columns when standard output is not a terminal: a pipe has no width of its own."""
+EXAMPLES = 5
+EXAMPLE_CHARS = 400
+
+Row = Mapping[str, Any]
+
+
+def print_summary(run: Path) -> None:
+    """Print what a complete run found: funnel, audit, likelihoods, verdict, five curated pairs, and the paths."""
+    data = figures.load_report(run)
+    console = _console()
+    _print_funnel(console, data["funnel"])
+    _print_audit(console, data["audits"])
+    _print_nll(console, data["evaluation"])
+    _say(console, "Did it work?")
+    for line in [*figures.headline(data), *data["verdict"]]:
+        _say(console, f"  {line}")
+    if data["recipe"]["model"]["base"] == "fake":
+        _say(console, "  The scripted engine was used: no model was trained and no figure says anything about one.")
+    for curation in data["curation"]:
+        for warning in curation["decision"]["warnings"]:
+            _say(console, f"  warning, iteration {curation['iteration']}: {warning}")
+    _print_examples(console, data)
+    _say(console, "")
+    for name, path in _paths(run, data["paths"]):
+        _say(console, f"{name:<8} {path}", whole=True)
+
+
+def print_status(run: Path, *, as_json: bool) -> None:
+    """Print every stage of a run that is running, stopped or complete; the run's lock is left alone."""
+    stages = stage_states(run)
+    if as_json:
+        print(json.dumps({"run": str(run), "stages": stages}, indent=2))
+        return
+    console = _console()
+    if not stages:
+        _say(console, f"{run}: nothing has started; its recipe is not written yet")
+        return
+    rows = [
+        [
+            stage["name"],
+            stage["state"],
+            figures.count(stage["read"]),
+            figures.count(stage["kept"]),
+            _with_reasons(stage["rejected"]),
+            _with_reasons(stage["failed"]),
+            figures.duration(stage["seconds"]),
+            figures.rate(stage["rows_per_second"]),
+        ]
+        for stage in stages
+    ]
+    _table(console, f"{run}", ["stage", "state", "read>", "kept>", "rejected", "failed", "time>", "rows/s>"], rows)
+    done = sum(stage["state"] == "done" for stage in stages)
+    _say(console, f"{done} of {len(stages)} stages are done" + ("; the run is complete" if done == len(stages) else ""))
+
+
+def stage_states(run: Path) -> list[dict[str, Any]]:
+    """Return one row per stage of the run's recipe, in the order they run; none when its recipe is not written yet."""
+    if not run.is_dir():
+        raise InputError(f"run folder {run} does not exist; give the folder of a run, such as runs/demo")
+    recipe = run / "recipe.yaml"
+    if not recipe.exists():
+        if not (run / ".lock").exists():
+            raise InputError(
+                f"{run} is not a run folder: it holds no recipe.yaml; give a folder that `humpback run` made"
+            )
+        return []
+    run_dir = RunDir(run)
+    return [_stage_state(run_dir, name, iteration) for name, iteration in stage_names(load_recipe(recipe))]
+
+
+def _stage_state(run_dir: RunDir, name: str, iteration: int | None) -> dict[str, Any]:
+    manifest = run_dir.manifest(name)
+    if manifest is not None:
+        return stage_row(manifest)
+    row: dict[str, Any] = {"name": name, "iteration": iteration, "state": run_dir.state(name)}
+    row |= dict.fromkeys(("read", "kept", "rejected", "failed", "seconds", "rows_per_second", "engine"))
+    folder = run_dir.folder(name)
+    if row["state"] == "started" and (folder / "plan.json").exists():  # a map stage: its finished shards count
+        row |= asdict(_finished_shards(folder))
+        seconds, totals = _sittings(folder)
+        row |= {"seconds": round(seconds, 3), "engine": asdict(totals)}
+        row["rows_per_second"] = round(row["read"] / seconds, 3) if seconds and row["read"] else None
+    return row
+
+
+def _finished_shards(folder: Path) -> Counts:
+    counts = Counts()
+    for path in sorted(folder.glob("*.parquet")):
+        if path.name.startswith("rejected-"):
+            continue
+        try:
+            counts.add(Counts(**read_metadata(path).get("counts", {})))
+        except StorageError:
+            if path.exists():  # else the run has just discarded it
+                raise
+    return counts
+
+
+def _sittings(folder: Path) -> tuple[float, EngineTotals]:
+    seconds, totals = 0.0, EngineTotals()
+    path = folder / "sittings.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # the last line may be half-written; it holds only timing
+        seconds += entry["seconds"]
+        for name, value in entry["engine"].items():
+            setattr(totals, name, getattr(totals, name) + value)
+    return seconds, totals
+
+
+def pick_examples(best: Sequence[Row], number: int) -> list[Row]:
+    """Return up to `number` pairs, best first, one per source document before a second of any."""
+    chosen: list[Row] = []
+    left = list(best)
+    while left and len(chosen) < number:
+        seen: set[str] = set()
+        round_: list[Row] = []
+        for row in left:
+            if row["source_uri"] not in seen:
+                seen.add(row["source_uri"])
+                round_.append(row)
+        left = [row for row in left if row not in round_]
+        chosen += round_[: number - len(chosen)]
+    return chosen
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+
+
+def _print_funnel(console: Console, funnel: Sequence[Row]) -> None:
+    rows = [
+        [
+            row["name"],
+            figures.count(row["read"]),
+            figures.count(row["kept"]),
+            _with_reasons(row["rejected"]),
+            _with_reasons(row["failed"]),
+        ]
+        for row in funnel
+    ]
+    _table(console, "Funnel: read = kept + rejected + failed", ["stage", "read>", "kept>", "rejected", "failed"], rows)
+
+
+def _print_audit(console: Console, audits: Sequence[Row]) -> None:
+    kinds = ("shuffled", "truncated", "all")
+    rows = [
+        [audit["model"], entry["signal"], *(_estimate(entry["auc"].get(kind)) for kind in kinds), str(entry["missing"])]
+        for audit in audits
+        for entry in audit["signals"]
+    ]
+    title = "Audit: AUC on held-out pairs against corruptions (0.5 is a coin, 1 is perfect)"
+    _table(console, title, ["model", "signal", *kinds, "missing>"], rows)
+
+
+def _estimate(row: Row | None) -> str:
+    return "no value" if row is None else f"{figures.auc(row['value'])} ({figures.interval(row, figures.auc)})"
+
+
+def _print_nll(console: Console, evaluation: Row) -> None:
+    tables = {f"response, {label}": table for label, table in evaluation["response_nll"].items()}
+    tables["instruction"] = evaluation["instruction_nll"]
+    models = dict.fromkeys(row["model"] for table in tables.values() for row in table["models"])
+    rows = []
+    for model in models:
+        found = [next((r for r in table["models"] if r["model"] == model), None) for table in tables.values()]
+        rows.append(
+            [model, *(f"{figures.nll(r['value'])} ({figures.interval(r, figures.nll)})" if r else "" for r in found)]
+        )
+    title = f"NLL per token of {evaluation['pairs']} held-out pairs (lower is better)"
+    _table(console, title, ["model", *tables], rows)
+
+
+def _print_examples(console: Console, data: Row) -> None:
+    examples = pick_examples(data["best"], EXAMPLES)
+    signal = data["curation"][-1]["decision"]["signal"] if data["curation"] else ""
+    _say(console, "")
+    _say(console, f"{len(examples)} curated pairs")
+    for row in examples:
+        value = figures.score(row["scores"].get(signal))
+        _say(console, f"\n[{row['id']}] {signal} {value}, {row['source_uri']}", whole=True)
+        _say(console, f"Instruction: {row['instruction']}")
+        _say(console, f"Response: {figures.shorten(row['response'], EXAMPLE_CHARS)}")
+
+
+def _paths(run: Path, paths: Row) -> list[tuple[str, Path]]:
+    told = [("report", run / "report" / "report.html"), ("dataset", run / paths["dataset"])]
+    return told + [(_model_name(model), run / model) for model in paths["models"]]
+
+
+def _model_name(path: str) -> str:
+    room = path.split("/", 1)[0]
+    return "M_yx" if room == "backward" else room.replace("iteration-", "M_")
+
+
+def _with_reasons(by_reason: Mapping[str, int] | None) -> str:
+    if by_reason is None:
+        return figures.NOTHING
+    return f"{figures.count(sum(by_reason.values()))} ({figures.reasons(by_reason)})" if by_reason else "0"
+
+
+# -- the terminal --------------------------------------------------------------------------------------------------
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, soft_wrap=False)
+
+
+def _safe(console: Console, text: str) -> str:
+    """Text from the web may hold what this terminal must not obey or cannot show."""
+    return figures.clean(text).encode(console.encoding, "replace").decode(console.encoding)
+
+
+def _say(console: Console, text: str, *, whole: bool = False) -> None:
+    """Print text, broken at the width unless it must stay whole, as a path must."""
+    from rich.text import Text
+
+    console.print(Text(_safe(console, text)), soft_wrap=whole)
+
+
+def _table(console: Console, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; a header that ends in `>` is of a right-aligned column."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    heading = Text(_safe(console, title), style="bold")
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        right = header.endswith(">")
+        table.add_column(header.rstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for row in rows:
+        table.add_row(*(Text(_safe(console, cell)) for cell in row))
+    console.print(table)

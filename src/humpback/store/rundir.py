@@ -19,11 +19,13 @@ from typing import Any, Literal
 
 from humpback.errors import DriftError, InputError, LockedError, StorageError
 from humpback.store.fingerprint import canonical, diff, fingerprint
-from humpback.store.shards import atomic_write, storage_errors
+from humpback.store.shards import atomic_write, storage_errors, sync_folder
 
 __all__ = ["Counts", "Manifest", "RunDir", "StageState"]
 
 StageState = Literal["done", "started", "waiting"]
+
+_DISCARDED = ".discarded"
 
 
 @dataclass(kw_only=True)
@@ -92,9 +94,14 @@ class RunDir:
             raise LockedError(
                 f"run folder {self.path} is being worked on by process {holder}; wait for it, or stop it and run again"
             ) from None
-        with storage_errors(self.path):
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        try:
+            with storage_errors(self.path):
+                os.ftruncate(self._lock, 0)
+                os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+                self._sweep()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,14 +179,21 @@ class RunDir:
         return manifest
 
     def discard(self, stage: str) -> None:
-        """Forget a stage. The manifest goes first, so that a kill half-way leaves nothing that looks complete."""
+        """Forget a stage. Its folder is moved aside in one step: a kill half-way leaves no shard that the next recipe finds."""
         folder = self.folder(stage)
         if not folder.exists():
             return
         with storage_errors(folder):
-            (folder / "manifest.json").unlink(missing_ok=True)
-            # nested stages (iteration-1/score) live in folders of their own; a stage owns only its own folder
-            shutil.rmtree(folder)
+            aside = folder.with_name(f".{folder.name}{_DISCARDED}")
+            os.replace(folder, aside)
+            sync_folder(folder.parent)
+            shutil.rmtree(aside)
+
+    def _sweep(self) -> None:
+        """Delete what a killed `discard` left."""
+        for pattern in (f".*{_DISCARDED}", f"*/.*{_DISCARDED}"):  # stages lie one or two folders deep
+            for aside in self.path.glob(pattern):
+                shutil.rmtree(aside)
 
 
 def _json(value: object) -> bytes:

@@ -48,6 +48,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             errno.EROFS: "the file system is read-only; choose another run folder",
             errno.EACCES: "no permission to write there; change it or choose another run folder",
             errno.EPERM: "no permission to write there; change it or choose another run folder",
+            errno.ENOTDIR: "a part of that path is a file; choose another run folder",
         }
         if error.errno not in fixes:
             raise
@@ -122,26 +123,34 @@ def shard_files(folder: Path, prefix: str) -> list[Path]:
 def read_records(files: Path | Sequence[Path], kind: type[R], *, chunk: int = 1024) -> Iterator[R]:
     """Stream records from Parquet files in order; raise StorageError naming a damaged file."""
     for path in [files] if isinstance(files, Path) else files:
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=chunk):
-                    for row in batch.to_pylist():
-                        yield from_row(kind, row)
-        except (pa.ArrowInvalid, FileNotFoundError) as error:
-            raise StorageError(f"{path} is damaged or gone ({error}); rebuild it with --rerun-from its stage") from error
+        with _open(path) as file:
+            for batch in file.iter_batches(batch_size=chunk):
+                for row in batch.to_pylist():
+                    yield from_row(kind, row)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata a shard was written with."""
-    try:
-        with pq.ParquetFile(path) as file:
-            raw = (file.schema_arrow.metadata or {}).get(_META, b"{}")
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise StorageError(f"{path} is damaged or gone ({error}); rebuild it with --rerun-from its stage") from error
+    with _open(path) as file:
+        raw = (file.schema_arrow.metadata or {}).get(_META, b"{}")
     data: dict[str, Any] = json.loads(raw)
     return data
 
 
 def count_rows(files: Sequence[Path]) -> int:
     """Return the number of rows without reading them."""
-    return sum(pq.read_metadata(path).num_rows for path in files)
+    rows = 0
+    for path in files:
+        with _open(path) as file:
+            rows += file.metadata.num_rows
+    return rows
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a shard; whatever is found wrong with it while it is read becomes a StorageError with its name."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{path} is damaged or gone ({error}); rebuild it with --rerun-from its stage") from error

@@ -61,6 +61,7 @@ def _is_complete(spec: TrainSpec) -> bool:
 
 def _run_child(spec: TrainSpec, follower: _Follower) -> int:
     environment = {**os.environ, "HUMPBACK_PARENT_PIPE": "1", "PYTHONUNBUFFERED": "1"}
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
     if spec.threads:
         environment["OMP_NUM_THREADS"] = str(spec.threads)
     with (spec.work / "train.log").open("wb") as log:

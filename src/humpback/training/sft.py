@@ -116,7 +116,8 @@ class Trainer(SFTTrainer):
         targets = int((inputs["labels"][:, 1:] != IGNORE).sum())
         self.step_tokens, self.step_label_tokens = sum(lengths), targets
         loss = torch.zeros((), device=self.args.device)
-        for group in token_batches(lengths, self.spec.batch_tokens):
+        budget = self.spec.batch_tokens or (512 if self.args.device.type == "cpu" else 8_192)
+        for group in token_batches(lengths, budget):
             part = {name: value[group, : lengths[group[0]]] for name, value in inputs.items()}  # rows are padded right
             count = torch.tensor(targets, device=self.args.device)
             loss += super().training_step(model, part, count)  # type: ignore[no-untyped-call]

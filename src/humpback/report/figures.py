@@ -1,0 +1,177 @@
+"""A finished run's figures: reads report.json, and rounds alike for the page, a terminal and Markdown.
+
+Figures are plain ASCII: a sign that a terminal cannot show would be a wrong figure.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from humpback.errors import InputError, StorageError
+from humpback.progress import format_seconds
+
+__all__ = [
+    "SIGNAL_WORDS",
+    "auc",
+    "clean",
+    "count",
+    "difference",
+    "duration",
+    "headline",
+    "interval",
+    "judgement",
+    "load_report",
+    "nll",
+    "rate",
+    "reasons",
+    "score",
+    "shorten",
+]
+
+NOTHING = "-"
+"""Shown where a figure is unknown: never 0, never NaN."""
+
+SIGNAL_WORDS: Mapping[str, str] = {
+    "rating": "the model's own rating of the pair, 1 to 5, as the expected value of its probabilities",
+    "rating_label_mass": "how much probability fell on the five ratings: how far the model answered on the menu",
+    "backward_lift": "how much likelier the response makes the instruction, nats per token, under the backward model",
+    "forward_lift": "how much likelier the instruction makes the response, nats per token, under the scoring model",
+}
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+Row = Mapping[str, Any]
+
+
+def load_report(run: Path) -> dict[str, Any]:
+    """Return report.json of a complete run."""
+    path = run / "report" / "report.json"
+    if not run.is_dir():
+        raise InputError(f"run folder {run} does not exist; give the folder of a run, such as runs/demo")
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(
+            f"run folder {run} holds no report ({path}); `humpback status {run}` shows how far it is, "
+            "and `humpback run` with its recipe completes it"
+        ) from None
+    except ValueError as error:
+        raise StorageError(f"{path} is damaged ({error}); run again with --rerun-from report") from error
+    return data
+
+
+def count(value: float | None) -> str:
+    """12345 -> 12,345."""
+    return NOTHING if value is None else f"{round(value):,}"
+
+
+def auc(value: float | None) -> str:
+    """Two decimals, a third where two would claim a perfect 0 or 1."""
+    if value is None:
+        return NOTHING
+    return f"{value:.2f}" if value in (0, 1) or 0.005 <= value < 0.995 else f"{value:.3f}"
+
+
+def nll(value: float | None) -> str:
+    """Nats per token."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def difference(value: float | None) -> str:
+    """Nats per token, with its sign unless it rounds to zero."""
+    return NOTHING if value is None else f"{value:+.4f}" if abs(value) >= 5e-5 else "0.0000"
+
+
+def score(value: float | None) -> str:
+    """A signal's value, three decimals."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def rate(value: float | None) -> str:
+    """Rows per second."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """0.2 s, 42 s, 3:05, 1:02:03."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 0.05:
+        return "<0.1 s"
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s" if seconds < 59.5 else format_seconds(seconds)
+
+
+def interval(row: Row, how: Any) -> str:
+    """The bounds of an estimate; says so where the pairs are too few to give any."""
+    return "too few pairs" if row["low"] is None else f"{how(row['low'])} to {how(row['high'])}"
+
+
+def reasons(by_reason: Mapping[str, int] | None) -> str:
+    """`below_top 12, no_rating 3`, the commonest first."""
+    ordered = sorted((by_reason or {}).items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {count(number)}" for reason, number in ordered)
+
+
+def judgement(row: Row) -> str:
+    """What a paired difference of NLL says of its first model; below zero is better."""
+    if row["low"] is None:
+        return "too few pairs"
+    return "better" if row["high"] < 0 else "worse" if row["low"] > 0 else "not told apart"
+
+
+def clean(text: str) -> str:
+    """Drop what text from the web must not do in a terminal: escape sequences, control and direction characters."""
+    text = text.replace("\r\n", "\n").replace("\t", "    ")
+    return "".join(c for c in text if c == "\n" or not (c in _BIDI or unicodedata.category(c) in ("Cc", "Cs")))
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut at a word's end and mark the cut."""
+    if len(text) <= limit:
+        return text
+    head = text[:limit]
+    return (head.rsplit(None, 1)[0] if " " in head else head) + " ..."
+
+
+def headline(data: Row) -> list[str]:
+    """The answers to the three questions of a run, from the paired differences only."""
+    last, pairs = data["recipe"]["iterations"], count(data["evaluation"]["pairs"])
+    answer = data["evaluation"]["response_nll"]["both tags"]
+    told = [
+        _tell(
+            data["evaluation"]["instruction_nll"],
+            ("M_yx", "base"),
+            better="The backward model writes the held-out instructions better than the base model.",
+            worse="The backward model is worse than the base model at writing the held-out instructions.",
+            unclear=f"Whether the backward model learnt anything cannot be told from {pairs} held-out pairs.",
+        ),
+        _tell(
+            answer,
+            (f"M_{last}", "M_0"),
+            better=f"The curated pairs helped: M_{last} beats M_0, the model trained on the seed alone.",
+            worse=f"The curated pairs did harm: M_{last} is worse than M_0, the model trained on the seed alone.",
+            unclear=f"Whether the curated pairs helped (M_{last} against M_0, the seed alone) "
+            f"cannot be told from {pairs} held-out pairs.",
+        ),
+        _tell(
+            answer,
+            ("control", f"M_{last}"),
+            better=f"Curation did harm: the control, trained on as many uncurated pairs, beats M_{last}.",
+            worse=f"Curation helped: the control, trained on as many uncurated pairs, is worse than M_{last}.",
+            unclear=f"Whether curation helped (the control with as many uncurated pairs against M_{last}) "
+            f"cannot be told from {pairs} held-out pairs.",
+        ),
+    ]
+    return [line for line in told if line]
+
+
+def _tell(table: Row, models: tuple[str, str], *, better: str, worse: str, unclear: str) -> str | None:
+    row = next((d for d in table["differences"] if (d["model"], d["against"]) == models), None)
+    if row is None:
+        return None
+    return {"better": better, "worse": worse}.get(judgement(row), unclear)

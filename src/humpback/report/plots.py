@@ -1,0 +1,145 @@
+"""Small inline SVG pictures. Colours come from the page's style sheet by class, so that they follow light and dark.
+
+Every function returns Markup; text from outside is escaped here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+__all__ = ["Scale", "axis", "dot_interval", "funnel_bar", "histogram", "scale_of"]
+
+WIDTH, HEIGHT, PAD = 190, 18, 17
+
+
+class Scale(NamedTuple):
+    """The range a column of dot plots shares, with its ticks and the value that means "no effect"."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    reference: float | None
+
+    def x(self, value: float) -> float:
+        """Pixels from the left; values outside stop at the edge."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return PAD + share * (WIDTH - 2 * PAD)
+
+
+AUC_SCALE = Scale(0.0, 1.0, (0.0, 0.5, 1.0), 0.5)
+
+
+def scale_of(rows: Iterable[Mapping[str, Any]], reference: float | None = None) -> Scale:
+    """Return a scale with round ticks that holds every value and bound, and the reference."""
+    values = [row[key] for row in rows for key in ("value", "low", "high") if row[key] is not None]
+    values += [reference] if reference is not None else []
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    step = _round_step((high - low) / 2)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    ticks = [index * step for index in range(first, last + 1)]
+    return Scale(ticks[0], ticks[-1], tuple(ticks if len(ticks) <= 4 else ticks[:: len(ticks) - 1]), reference)
+
+
+def _round_step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+
+
+def axis(scale: Scale) -> Markup:
+    """The tick labels that stand above a column of dot plots."""
+    decimals = max(0, -math.floor(math.log10(scale.high - scale.low) - 0.5))
+    marks = []
+    for tick in scale.ticks:
+        text = f"{tick:.{decimals}f}"
+        marks.append(_tag('<text class="tick" x="{:.1f}" y="12" text-anchor="middle">{}</text>', scale.x(tick), text))
+    return _svg("axis", WIDTH, HEIGHT, "scale", marks)
+
+
+def dot_interval(row: Mapping[str, Any], scale: Scale, label: str) -> Markup:
+    """One estimate: a dot, a line from low to high, and the reference line. `label` is read by a screen reader."""
+    middle = HEIGHT / 2
+    marks = []
+    marks += [
+        _tag('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>', scale.x(tick), HEIGHT)
+        for tick in scale.ticks
+    ]
+    if scale.reference is not None:
+        marks.append(
+            _tag('<line class="ref" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>', scale.x(scale.reference), HEIGHT)
+        )
+    kind = "unsure"
+    if row["low"] is not None:
+        apart = scale.reference is None or not row["low"] <= scale.reference <= row["high"]
+        kind = "sure" if apart else "unsure"
+        line = '<line class="whisker {}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>'
+        marks.append(_tag(line, kind, scale.x(row["low"]), scale.x(row["high"]), middle, middle))
+    marks.append(_tag('<circle class="dot {}" cx="{:.1f}" cy="{}" r="4"/>', kind, scale.x(row["value"]), middle))
+    return _svg("dots", WIDTH, HEIGHT, label, marks)
+
+
+def funnel_bar(row: Mapping[str, Any], largest: int) -> Markup:
+    """Rows read by one stage, split into kept, rejected and failed; `largest` fills the width."""
+    parts = (("kept", row["kept"]), ("rejected", _total(row["rejected"])), ("failed", _total(row["failed"])))
+    marks, left = [], 0.0
+    for kind, number in parts:
+        if number:
+            width = max(100 * number / max(largest, 1), 0.4)  # a single failed row must be seen
+            marks.append(_tag('<rect class="{}" x="{:.2f}" y="0" width="{:.2f}" height="10"/>', kind, left, width))
+            left += width
+    label = ", ".join(f"{kind} {number}" for kind, number in parts)
+    return Markup(
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
+    ).format(label, Markup("").join(marks))
+
+
+def histogram(data: Mapping[str, Any], label: str, cut: float | None = None) -> Markup:
+    """Bars over equal bins; `cut` marks the lowest value kept, bins above it are filled."""
+    width, height, foot = 240, 96, 16
+    counts: Sequence[int] = data["counts"]
+    low, high = data["low"], data["high"]
+    bin_width, tallest = (high - low) / len(counts), max(counts)
+    each = width / len(counts)
+    marks = []
+    for index, number in enumerate(counts):
+        tall = number / tallest * (height - foot - 8)
+        kept = cut is None or index == len(counts) - 1 or low + (index + 1) * bin_width > cut
+        if number:
+            marks.append(
+                _tag(
+                    '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>',
+                    "hist" if kept else "hist below",
+                    index * each + 0.5,
+                    height - foot - max(tall, 1),
+                    each - 1,
+                    max(tall, 1),
+                )
+            )
+    marks.append(_tag('<line class="base" x1="0" x2="{0}" y1="{1}" y2="{1}"/>', width, height - foot))
+    for x, anchor, value in ((0, "start", low), (width / 2, "middle", (low + high) / 2), (width, "end", high)):
+        marks.append(
+            _tag('<text class="tick" x="{}" y="{}" text-anchor="{}">{:.3g}</text>', x, height - 3, anchor, value)
+        )
+    if cut is not None and low <= cut <= high:
+        x = (cut - low) / (high - low) * width
+        marks.append(_tag('<line class="cut" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>', x, height - foot))
+    return _svg("histogram", width, height, label, marks)
+
+
+def _total(by_reason: Mapping[str, int]) -> int:
+    return sum(by_reason.values())
+
+
+def _tag(pattern: str, *values: object) -> Markup:
+    return Markup(pattern).format(*values)
+
+
+def _svg(kind: str, width: float, height: float, label: str, marks: Iterable[Markup]) -> Markup:
+    return Markup(
+        '<svg class="{}" width="{}" height="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(kind, width, height, width, height, label, Markup("").join(marks))

@@ -1,0 +1,207 @@
+"""The results section of docs/results.md: Markdown made only from a run's report.json; no figure is typed by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from humpback.report import figures
+
+__all__ = ["render_results"]
+
+INSTRUCTION_CHARS, RESPONSE_CHARS = 300, 500
+Row = Mapping[str, Any]
+
+
+def render_results(run: Path) -> str:
+    """Return the Markdown section for a complete run."""
+    data = figures.load_report(run)
+    sections = [
+        [f"## Run `{data['run']}`", "", _intro(data)],
+        ["### Did it work?", "", *_list([*figures.headline(data), *data["verdict"]])],
+        ["### Funnel", "", "read = kept + rejected + failed", "", *_funnel(data["funnel"])],
+        ["### Audit", "", _AUDIT, "", *_audit(data["audits"])],
+        ["### Curation", "", *_curation(data["curation"])],
+        ["### Instructions: NLL before and after backward training", "", *_nll(data["evaluation"]["instruction_nll"])],
+        *(
+            [f"### Responses: NLL, prompted with {label}", "", *_nll(table)]
+            for label, table in data["evaluation"]["response_nll"].items()
+        ),
+        [
+            "### Training",
+            "",
+            "Losses: means over the first and last tenth of the steps.",
+            "",
+            *_training(data["training"]),
+        ],
+        [f"### {len(data['best'])} curated pairs, best first", "", *_pairs(data["best"])],
+        [f"### {len(data['rejected'])} rejected pairs, taken evenly", "", *_pairs(data["rejected"])],
+        ["### Environment and time", "", *_environment(data)],
+    ]
+    return "\n\n".join("\n".join(lines).rstrip() for lines in sections) + "\n"
+
+
+_AUDIT = "AUC on held-out pairs: the chance that the signal ranks a true pair above a corrupted one (0.5 is a coin)."
+
+
+def _intro(data: Row) -> str:
+    base, pairs = data["recipe"]["model"]["base"], figures.count(data["evaluation"]["pairs"])
+    confidence = f"{100 * data['recipe']['evaluate']['confidence']:g}"
+    text = f"Base model `{base}`, humpback {data['version']}, iterations: {data['recipe']['iterations']}; measured on "
+    text += (
+        f"{pairs} held-out seed pairs, with {confidence} % bootstrap intervals. NLL: nats per token, lower is better."
+    )
+    if base == "fake":
+        text += " **The scripted engine was used: no model was trained and no figure says anything about one.**"
+    return text
+
+
+def _funnel(funnel: Sequence[Row]) -> Iterable[str]:
+    rows = [
+        [
+            row["name"],
+            figures.count(row["read"]),
+            figures.count(row["kept"]),
+            figures.count(sum(row["rejected"].values())),
+            figures.count(sum(row["failed"].values())),
+            "; ".join(filter(None, [figures.reasons(row["rejected"]), figures.reasons(row["failed"])])),
+        ]
+        for row in funnel
+    ]
+    return _table(["stage", "read>", "kept>", "rejected>", "failed>", "by reason"], rows)
+
+
+def _audit(audits: Sequence[Row]) -> Iterable[str]:
+    kinds = ("shuffled", "truncated", "all")
+    rows = [
+        [
+            audit["model"],
+            entry["signal"],
+            *(_estimate(entry["auc"].get(kind), figures.auc) for kind in kinds),
+            figures.count(entry["missing"]),
+        ]
+        for audit in audits
+        for entry in audit["signals"]
+    ]
+    yield from _table(["model", "signal", *kinds, "missing>"], rows)
+    notes = [note for audit in audits for note in audit["notes"]]
+    if notes:
+        yield ""
+        yield from _list(notes)
+
+
+def _curation(curation: Sequence[Row]) -> Iterable[str]:
+    for entry in curation:
+        decision = entry["decision"]
+        lowest = figures.score(entry["lowest_kept"])
+        yield (
+            f"- Iteration {entry['iteration']}, scored by {entry['scored_by']}: curated by `{decision['signal']}` "
+            f"({decision['policy']} {decision['value']:g}; {decision['why']}); lowest score kept {lowest}."
+        )
+        yield from (f"  - **Warning:** {_cell(warning)}" for warning in decision["warnings"])
+        for signal, missing in entry["missing"].items():
+            yield f"  - no value for `{signal}`: {_cell(figures.reasons(missing))}"
+
+
+def _nll(table: Row) -> Iterable[str]:
+    models = [[row["model"], _estimate(row, figures.nll), figures.count(row["n"])] for row in table["models"]]
+    yield from _table(["model", "NLL (interval)", "pairs>"], models)
+    yield ""
+    differences = [
+        [f"{row['model']} - {row['against']}", _estimate(row, figures.difference), figures.judgement(row)]
+        for row in table["differences"]
+    ]
+    yield from _table(["paired difference", "NLL (interval)", "the first is"], differences)
+
+
+def _training(training: Sequence[Row]) -> Iterable[str]:
+    rows = [
+        [
+            row["stage"],
+            figures.count(row["examples"]),
+            figures.count(row["steps"]),
+            figures.nll(row["first_tenth_loss"]),
+            figures.nll(row["last_tenth_loss"]),
+            figures.count(row["tokens"]),
+            figures.count(row["label_tokens"]),
+            figures.duration(row["seconds"]),
+        ]
+        for row in training
+    ]
+    headers = ["stage", "examples>", "steps>", "first loss>", "last loss>", "tokens>", "label tokens>", "time>"]
+    return _table(headers, rows)
+
+
+def _pairs(rows: Sequence[Row]) -> Iterable[str]:
+    for number, row in enumerate(rows, start=1):
+        scores = ", ".join(f"{name} {figures.score(value)}" for name, value in row["scores"].items())
+        why = f" Rejected: {row['reason']} ({row['detail']})." if "reason" in row else ""
+        yield f"{number}. `{row['id']}` from {_code(row['source_uri'])}: {scores}.{_cell(why)}"
+        text = (
+            f"{figures.shorten(row['instruction'], INSTRUCTION_CHARS)}\n"
+            f"---\n{figures.shorten(row['response'], RESPONSE_CHARS)}"
+        )
+        yield ""
+        yield from (f"   {line}".rstrip() for line in _fenced(text))
+        yield ""
+    if not rows:
+        yield "None."
+
+
+def _environment(data: Row) -> Iterable[str]:
+    yield from _table(["what", "value"], [[name, str(value)] for name, value in data["environment"].items()])
+    yield ""
+    rows = [_stage(row, row["engine"]) for row in data["stages"]]
+    total = sum(row["seconds"] for row in data["stages"])
+    rows.append(["all", "", figures.duration(total), "", "", ""])
+    yield from _table(["stage", "read>", "time>", "rows/s>", "tokens>", "from cache>"], rows)
+
+
+def _stage(row: Row, engine: Row) -> list[str]:
+    told = [
+        row["name"],
+        figures.count(row["read"]),
+        figures.duration(row["seconds"]),
+        figures.rate(row["rows_per_second"]),
+    ]
+    if not engine["requests"]:
+        return [*told, "", ""]
+    return [*told, figures.count(engine["tokens_in"] + engine["tokens_out"]), figures.count(engine["cache_hits"])]
+
+
+def _estimate(row: Row | None, how: Any) -> str:
+    return "no value" if row is None else f"{how(row['value'])} ({figures.interval(row, how)})"
+
+
+# -- Markdown ------------------------------------------------------------------------------------------------------
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """A header that ends in `>` is of a right-aligned column."""
+    yield "| " + " | ".join(header.rstrip(">") for header in headers) + " |"
+    yield "|" + "|".join("---:" if header.endswith(">") else "---" for header in headers) + "|"
+    for row in rows:
+        yield "| " + " | ".join(_cell(cell) for cell in row) + " |"
+
+
+def _list(lines: Iterable[str]) -> list[str]:
+    return [f"- {_cell(line)}" for line in lines]
+
+
+def _cell(text: str) -> str:
+    """One line in which nothing is markup: reasons and details may quote text from the web."""
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", " ".join(figures.clean(text).split())) if text.strip() else text
+
+
+def _code(text: str) -> str:
+    flat = " ".join(figures.clean(text).split()).replace("`", "'")
+    return f"`{flat}`"
+
+
+def _fenced(text: str) -> list[str]:
+    """A fence longer than any in the text, so that the text cannot close it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}text", *figures.clean(text).split("\n"), fence]

@@ -1,0 +1,285 @@
+"""The command as a user meets it: exit statuses, and messages that name the place, the value and the fix."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from humpback import __version__, pipeline
+from humpback.cli import main
+
+if TYPE_CHECKING:
+    from tests.conftest import Lab
+
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "scipy", "numpy", "pydantic", "rich")
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command in this process; anything but an exit status is a traceback and fails the test."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["humpback", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as ending:
+            status = int(ending.code or 0)
+        return Ended(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def recipe(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return lab.recipe_file(tmp_path / "small.yaml")
+
+
+def _process(*arguments: object) -> Ended:
+    done = subprocess.run([sys.executable, "-m", "humpback", *map(str, arguments)], capture_output=True, text=True)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def _assert_refused(ended: Ended, *words: object, status: int = 2) -> None:
+    assert ended.status == status, ended.err
+    assert sum(line.startswith("error: ") for line in ended.err.splitlines()) == 1
+    assert "Traceback" not in ended.err
+    for word in words:
+        assert str(word) in ended.err
+
+
+# -- done --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_with_0_and_so_does_a_run_with_nothing_left_to_do(command: Command, recipe: Path) -> None:
+    assert command("run", recipe, "--quiet").status == 0
+    assert (recipe.parent / "runs/small/dataset/README.md").is_file()
+    again = command("run", recipe, "--quiet")
+    assert again.status == 0
+    assert "Nothing left to do" in again.out
+
+
+def test_set_and_run_change_one_run(command: Command, recipe: Path) -> None:
+    assert command("run", recipe, "--set", "random_seed=3", "--run", "other", "--quiet").status == 0
+    assert "random_seed: 3" in (recipe.parent / "other/recipe.yaml").read_text(encoding="utf-8")
+
+
+def test_init_writes_a_recipe_once(command: Command, recipe: Path) -> None:
+    assert command("init", "new.yaml").status == 0
+    _assert_refused(command("init", "new.yaml"), "new.yaml exists", "--force")
+    assert command("init", "new.yaml", "--force").status == 0
+
+
+def test_status_trace_doctor_and_version_end_with_0(command: Command, lab: Lab, finished: Path) -> None:
+    row_id = lab.rows(finished, "augment", "candidates")[0]["id"]
+    assert command("status", finished).status == 0
+    assert json.loads(command("trace", finished, row_id, "--json").out)["id"] == row_id
+    assert json.loads(command("doctor", "--json").out)["engines"]["fake"]["ready"] is True
+    assert command("version").out.strip() == __version__
+
+
+# -- stopped -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_gate_ends_with_1_and_says_what_to_change(command: Command, recipe: Path) -> None:
+    strict = ("--set", "curate.signal=rating", "--set", "curate.threshold=5")
+    _assert_refused(command("run", recipe, *strict, "--quiet"), "no candidate passes", "curate.threshold", status=1)
+
+
+def test_an_interrupted_run_ends_with_1_and_says_how_to_go_on(
+    command: Command, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run", interrupted)
+    _assert_refused(command("run", recipe), "interrupted", "the same command", status=1)
+
+
+# -- wrong recipe ------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_recipe_is_named_with_the_command_that_writes_one(command: Command, tmp_path: Path) -> None:
+    _assert_refused(command("run", tmp_path / "no.yaml"), tmp_path / "no.yaml", "humpback init")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"model: [", ["not valid YAML", "line 1"]),
+        (b"- a\n- b\n", ["list", "humpback init"]),
+        (b"", ["humpback init"]),
+        (b"model: {base: \xff}\n", ["not UTF-8"]),
+        (b"model: {base: fake}\n", ["seed is missing", "corpus is missing"]),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(command: Command, tmp_path: Path, text: bytes, words: list[str]) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text)
+    _assert_refused(command("run", path), path, *words)
+
+
+def test_a_folder_is_no_recipe(command: Command, tmp_path: Path) -> None:
+    _assert_refused(command("run", tmp_path), tmp_path, "YAML file")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("curate.treshold=4", ["curate.treshold", "did you mean threshold"]),
+        ("modle.base=fake", ["modle", "did you mean model"]),
+        ("seed.inputs.0.pth=x", ["seed.inputs.0.pth", "did you mean path"]),
+        ("curate.threshold=6", ["curate.threshold=6", "1 to 5", "4 or 4.5"]),
+        ("curate.top=-1", ["curate.top=-1", "0.4 or 200"]),
+        ("iterations=0", ["iterations=0", "1 or more", "2"]),
+        ("train.learning_rate=fast", ["train.learning_rate=fast"]),
+        ("runtime.engine=hf", ["model.base=fake", "runtime.engine=hf"]),
+        ("seed.inputs=[]", ["seed.inputs"]),
+    ],
+)
+def test_a_wrong_value_names_its_key_and_what_is_right(
+    command: Command, recipe: Path, override: str, words: list[str]
+) -> None:
+    _assert_refused(command("run", recipe, "--set", override), recipe, *words)
+    assert not (recipe.parent / "runs").exists()
+
+
+@pytest.mark.parametrize("override", ["malformed", "=3", "seed.inputs.7.path=x", "curate.threshold.deep=1"])
+def test_a_malformed_override_is_named(command: Command, recipe: Path, override: str) -> None:
+    _assert_refused(command("run", recipe, "--set", override), override.partition("=")[0].removesuffix(".deep"))
+
+
+def test_an_unknown_stage_is_answered_with_the_stages_there_are(command: Command, recipe: Path) -> None:
+    _assert_refused(command("run", recipe, "--rerun-from", "scoer"), "scoer", "iteration-1/score", "dataset")
+
+
+# -- wrong seed --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (b'{"instruction": "What is missing here?"}\n', ["seed.jsonl:35", "'response'", "seed.inputs.response"]),
+        (b'{"instruction": "What?", "response": " "}\n', ["seed.jsonl:35", "'response'", "empty"]),
+        (b'{"instruction": "What?", "response": 5}\n', ["seed.jsonl:35", "int", "string"]),
+        (b'{"instruction": "W\xff", "response": "r"}\n', ["seed.jsonl:35", "not UTF-8", "byte 19"]),
+        (b"not json\n", ["seed.jsonl:35", "not JSON"]),
+    ],
+)
+def test_a_faulty_seed_row_is_named_by_file_and_line(
+    command: Command, own_lab: Lab, tmp_path: Path, extra: bytes, words: list[str]
+) -> None:
+    with own_lab.seed.open("ab") as file:
+        file.write(extra)
+    recipe = own_lab.recipe_file(tmp_path / "r.yaml")
+    _assert_refused(command("run", recipe, "--run", tmp_path / "run", "--quiet"), *words)
+
+
+def test_an_empty_seed_is_refused(command: Command, own_lab: Lab, tmp_path: Path) -> None:
+    own_lab.seed.write_bytes(b"")
+    recipe = own_lab.recipe_file(tmp_path / "r.yaml")
+    _assert_refused(command("run", recipe, "--run", tmp_path / "run", "--quiet"), "empty seed", "seed.inputs")
+
+
+def test_a_missing_seed_file_is_named(command: Command, recipe: Path) -> None:
+    _assert_refused(command("run", recipe, "--set", "seed.inputs.0.path=no.jsonl", "--quiet"), "no.jsonl", "JSONL")
+
+
+def test_a_seed_smaller_than_the_holdout_is_refused_with_numbers(command: Command, recipe: Path) -> None:
+    ended = command("run", recipe, "--set", "seed.holdout=500", "--quiet")
+    _assert_refused(ended, "32 pairs", "seed.holdout=500", "508")
+
+
+# -- wrong documents and models ----------------------------------------------------------------------------------------
+
+
+def test_a_missing_corpus_is_named(command: Command, recipe: Path) -> None:
+    _assert_refused(command("run", recipe, "--set", "corpus.inputs.0.path=no/docs", "--quiet"), "no/docs", "folder")
+
+
+def test_a_bad_document_costs_one_row_and_the_run_goes_on(command: Command, own_lab: Lab, tmp_path: Path) -> None:
+    with own_lab.corpus.open("ab") as file:
+        file.write(b'{"text": "not UTF-8: \xff"}\n')
+        file.write(b'{"text": "' + b"long " * 10_000_000 + b'"}\n')
+        file.write(b"{broken\n")
+    recipe, run = own_lab.recipe_file(tmp_path / "r.yaml"), tmp_path / "run"
+    assert command("run", recipe, "--run", run, "--quiet").status == 0
+    rejected = {row["reason"]: row["detail"] for row in own_lab.rows(run, "ingest", "rejected")}
+    assert f"{own_lab.corpus}:" in rejected["not_utf8"]
+    assert "50,000,0" in rejected["line_too_long"]
+    assert "not_json" in rejected
+    counts = own_lab.manifest(run, "ingest")
+    assert [counts["rejected"][reason] for reason in ("not_utf8", "line_too_long", "not_json")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("files", "lacking"), [([], "config.json"), (["config.json"], "tokenizer")])
+def test_an_incomplete_model_folder_is_named_with_what_it_lacks(
+    command: Command, recipe: Path, tmp_path: Path, files: list[str], lacking: str
+) -> None:
+    pytest.importorskip("transformers")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in files:
+        (folder / name).write_text("{}", encoding="utf-8")
+    ended = command("run", recipe, "--set", f"model.base={folder}", "--set", "runtime.engine=hf", "--quiet")
+    _assert_refused(ended, folder, lacking, "save")
+
+
+def test_a_model_that_is_nowhere_is_named(command: Command, recipe: Path) -> None:
+    pytest.importorskip("transformers")
+    ended = command("run", recipe, "--set", "model.base=./no-model", "--set", "runtime.engine=hf", "--quiet")
+    _assert_refused(ended, "./no-model", "does not exist")
+
+
+def test_a_run_folder_that_is_a_file_is_named(command: Command, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    _assert_refused(command("run", recipe, "--run", "taken"), "taken", "another folder")
+
+
+# -- the real command --------------------------------------------------------------------------------------------------
+
+
+def test_the_process_ends_with_2_and_one_error_line(recipe: Path, lab: Lab, finished: Path) -> None:
+    _assert_refused(_process("run", "no.yaml"), "no.yaml")
+    _assert_refused(_process("run", recipe, "--set", "curate.treshold=4"), "did you mean threshold")
+    _assert_refused(_process("run", recipe, "--set", "seed.inputs.0.path=no.jsonl"), "no.jsonl")
+    _assert_refused(_process("trace", finished, "0123456789abcdef"), "0123456789abcdef", finished)
+
+
+def test_the_process_ends_with_1_at_a_gate(recipe: Path) -> None:
+    strict = ("--set", "curate.signal=rating", "--set", "curate.threshold=5")
+    _assert_refused(_process("run", recipe, *strict), "no candidate passes", status=1)
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["run"], ["run", "r.yaml", "--no-such-option"]])
+def test_wrong_usage_ends_with_2_and_no_traceback(arguments: list[str]) -> None:
+    ended = _process(*arguments)
+    assert ended.status == 2
+    assert "Error:" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("start", ["import humpback", "from humpback.cli import main; main()"])
+def test_help_and_import_load_nothing_heavy(start: str) -> None:
+    code = (
+        f"import atexit, sys; sys.argv = ['humpback', '--help']\n"
+        f"atexit.register(lambda: print('HEAVY', [name for name in {HEAVY} if name in sys.modules]))\n{start}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "HEAVY []"
