@@ -7,6 +7,7 @@ process, so none of them pays for imports.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -309,6 +310,7 @@ def _be_child(work: Callable[[], object], report: int) -> None:
     status = 70
     try:
         signal.alarm(CHILD_SECONDS)
+        gc.disable()  # a collection would copy every page that parent and child share
         work()
         status = 0
     except HumpbackError as error:

@@ -1,7 +1,8 @@
 """Killed with SIGKILL at any moment, a run resumes to the files it would have had, and asks no model twice.
 
 Moments are the low-level operations of a run: a file written but not in place, a rename, a deletion, a batch asked, answers
-stored. The scripted run is deterministic, so the moment with number k is the same in every run, and a kill can be aimed.
+stored. The scripted run is deterministic, so the k-th moment of a stage is the same in every run, and a kill can be aimed.
+Most sittings start from a copy of the folder as it was when the stage began, so that a test costs a part of a run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from humpback.stages.table import stage_names
 from humpback.store.rundir import RunDir
 
 if TYPE_CHECKING:
-    from tests.conftest import Lab
+    from tests.conftest import Child, Lab
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
@@ -59,42 +60,55 @@ class Moment(NamedTuple):
     what: str
 
 
+class Aim(NamedTuple):
+    """The moment to kill at."""
+
+    stage: str
+    ordinal: int
+    """Counted from 0 in the stage."""
+
+
 @dataclass(frozen=True)
 class Whole:
     """An uninterrupted run, and all that it did."""
 
     folder: Path
+    began: Path
+    """A folder with the run as it was when each stage began."""
     moments: list[Moment]
     key_of: dict[str, str]
     """The answer cache's key, in hex, of every request."""
     answerable: frozenset[str]
     """Requests that get an answer; the others get an error, which is never stored."""
 
-    def number(self, stage: str, point: str) -> int:
-        """Return a moment of the stage: before its identity is in place, half-way, or before its manifest is."""
-        of_stage = [n for n, moment in enumerate(self.moments, start=1) if moment.stage == stage]
-        whats = [self.moments[n - 1].what for n in of_stage]
-        start, end = whats.index("rename stage.json"), whats.index("rename manifest.json")
-        inside = of_stage[start + 1 : end]  # from behind stage.json's rename
-        return {"start": of_stage[start], "middle": inside[len(inside) // 2], "end": of_stage[end]}[point]
+    def of_stage(self, stage: str) -> list[str]:
+        return [moment.what for moment in self.moments if moment.stage == stage]
+
+    def aim(self, stage: str, point: str) -> Aim:
+        """Choose a moment of the stage: before its identity is in place, half-way, or before its manifest is."""
+        whats = self.of_stage(stage)
+        begun, end = whats.index("rename stage.json, done"), whats.index("rename manifest.json")
+        return Aim(stage, {"start": 0, "middle": (begun + 1 + end) // 2, "end": end}[point])
 
 
 class Watcher:
     """Numbers the moments of the run in this process, logs them and every request, and kills at one of them."""
 
-    def __init__(self, log: Path, kill_at: int | None, slow_s: float = 0.0) -> None:
+    def __init__(self, log: Path, kill_at: Aim | None = None, *, slow_s: float = 0.0, keep: Path | None = None) -> None:
+        """`slow_s` is slept at every call of the engine; `keep` is a folder for copies of the run at every stage's begin."""
         self.log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.kill_at = kill_at
         self.slow_s = slow_s
+        self.keep = keep
         self.count = 0
         self.stage = ""
         self.asked: list[str] = []
 
     def moment(self, what: str) -> None:
-        self.count += 1
         self.say({"moment": [self.stage, what]})
-        if self.count == self.kill_at:
+        if self.kill_at == (self.stage, self.count):
             os.kill(os.getpid(), signal.SIGKILL)
+        self.count += 1
 
     def say(self, entry: dict[str, object]) -> None:
         os.write(self.log, (json.dumps(entry) + "\n").encode())
@@ -113,7 +127,9 @@ class Watcher:
         real = RunDir.begin
 
         def begin(run_dir: RunDir, stage: str, identity: Any) -> bool:
-            self.stage = stage
+            self.stage, self.count = stage, 0
+            if self.keep:
+                shutil.copytree(run_dir.path, self.keep / stage.replace("/", "."))
             return real(run_dir, stage, identity)
 
         RunDir.begin = begin  # type: ignore[method-assign]
@@ -191,13 +207,20 @@ def _asked(log: Path) -> list[str]:
 
 
 def _sitting(
-    lab: Lab, run: Path, scratch: Path, name: str, kill_at: int | None = None, rerun_from: str | None = None
-) -> tuple[Any, Path]:
+    lab: Lab,
+    run: Path,
+    scratch: Path,
+    name: str,
+    kill_at: Aim | None = None,
+    *,
+    keep: Path | None = None,
+    rerun_from: str | None = None,
+) -> tuple[Child, Path]:
     """Work on the run in a child until it ends or is killed; return how it ended, and its log."""
     log = scratch / f"{name}.log"
 
     def work() -> None:
-        Watcher(log, kill_at).hook()
+        Watcher(log, kill_at, keep=keep).hook()
         lab.run(run, rerun_from=rerun_from)
 
     return lab.in_child(work, scratch), log
@@ -206,24 +229,28 @@ def _sitting(
 @pytest.fixture(scope="module")
 def whole(lab: Lab, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
-    ended, log = _sitting(lab, folder / "run", folder, "whole")
+    ended, log = _sitting(lab, folder / "run", folder, "whole", keep=folder / "began")
     assert ended.exit_status == 0, ended.error
+    lab.assert_same_run(finished, folder / "run")
     asked = _asked(log)
     assert len(asked) == len(set(asked)) > 100  # nothing is asked twice in one sitting either
     return Whole(
         folder=folder / "run",
+        began=folder / "began",
         moments=[Moment(*entry) for entry in _entries(log, "moment")],
         key_of=dict(pair for batch in _entries(log, "keys") for pair in batch),
         answerable=frozenset(asked),
     )
 
 
-def _kill_and_resume(lab: Lab, whole: Whole, tmp_path: Path, number: int) -> None:
-    run = tmp_path / "run"
-    killed, log = _sitting(lab, run, tmp_path, "killed", kill_at=number)
+def _kill(lab: Lab, whole: Whole, tmp_path: Path, aim: Aim) -> Path:
+    """Return a run that was killed there, in the sitting that began the stage."""
+    run = Path(shutil.copytree(whole.began / aim.stage.replace("/", "."), tmp_path / "run"))
+    killed, log = _sitting(lab, run, tmp_path, "killed", aim)
     assert killed.signal == signal.SIGKILL, killed.error
-    assert [Moment(*entry) for entry in _entries(log, "moment")] == whole.moments[:number]
-    _resume_and_compare(lab, whole, tmp_path)
+    done = [what for stage, what in _entries(log, "moment") if stage == aim.stage]
+    assert done == whole.of_stage(aim.stage)[: aim.ordinal + 1]
+    return run
 
 
 def _resume_and_compare(lab: Lab, whole: Whole, tmp_path: Path) -> None:
@@ -245,7 +272,8 @@ def _resume_and_compare(lab: Lab, whole: Whole, tmp_path: Path) -> None:
 def test_run_killed_in_a_stage_resumes_to_the_same_files(
     lab: Lab, whole: Whole, tmp_path: Path, stage: str, point: str
 ) -> None:
-    _kill_and_resume(lab, whole, tmp_path, whole.number(stage, point))
+    _kill(lab, whole, tmp_path, whole.aim(stage, point))
+    _resume_and_compare(lab, whole, tmp_path)
 
 
 @pytest.mark.parametrize("part", range(RANDOM_KILLS))
@@ -253,7 +281,10 @@ def test_run_killed_at_a_random_moment_resumes_to_the_same_files(
     lab: Lab, whole: Whole, tmp_path: Path, part: int
 ) -> None:
     edges = [len(whole.moments) * step // RANDOM_KILLS for step in (part, part + 1)]  # spread over the whole run
-    _kill_and_resume(lab, whole, tmp_path, random.Random(part).randrange(*edges) + 1)
+    number = random.Random(part).randrange(*edges)
+    stage = whole.moments[number].stage
+    _kill(lab, whole, tmp_path, Aim(stage, sum(moment.stage == stage for moment in whole.moments[:number])))
+    _resume_and_compare(lab, whole, tmp_path)
 
 
 def test_the_moments_cover_renames_answers_and_half_written_files(whole: Whole) -> None:
@@ -262,7 +293,7 @@ def test_the_moments_cover_renames_answers_and_half_written_files(whole: Whole) 
         assert what in whats
     for name in ("stage.json", "manifest.json", "scored-00001.parquet", "rejected-00000.parquet", "model", "recipe.yaml"):
         assert {f"rename {name}", f"rename {name}, done"} <= whats
-    assert list(dict.fromkeys(moment.stage for moment in whole.moments if moment.stage)) == STAGES
+    assert list(dict.fromkeys(moment.stage for moment in whole.moments)) == STAGES
 
 
 def test_run_killed_from_outside_again_and_again_ends_in_the_same_files(lab: Lab, whole: Whole, tmp_path: Path) -> None:
@@ -270,7 +301,7 @@ def test_run_killed_from_outside_again_and_again_ends_in_the_same_files(lab: Lab
     run, log = tmp_path / "run", tmp_path / "slow.log"
 
     def work() -> None:
-        Watcher(log, None, slow_s=0.003).hook()
+        Watcher(log, slow_s=0.003).hook()
         lab.run(run)
 
     kills = 0
@@ -290,16 +321,16 @@ def _discarding(lab: Lab, whole: Whole, tmp_path: Path) -> int:
     ended, log = _sitting(lab, shutil.copytree(whole.folder, tmp_path / "run"), tmp_path, "rebuilt", rerun_from="augment")
     assert ended.exit_status == 0, ended.error
     lab.assert_same_run(whole.folder, tmp_path / "run")
-    return [stage for stage, _ in _entries(log, "moment")].index("augment")
+    return sum(not stage for stage, _ in _entries(log, "moment"))
 
 
 def test_kill_while_discarding_leaves_each_stage_whole_or_gone(lab: Lab, whole: Whole, tmp_path: Path) -> None:
     moments = _discarding(lab, whole, tmp_path / "rebuilt")
     dropped = STAGES[STAGES.index("augment") :]
     assert moments > 5 * len(dropped)
-    for number in range(1, moments + 1, 7):
+    for number in range(0, moments, 7):
         run = Path(shutil.copytree(whole.folder, tmp_path / f"run-{number}"))
-        killed, _ = _sitting(lab, run, tmp_path, "killed", kill_at=number, rerun_from="augment")
+        killed, _ = _sitting(lab, run, tmp_path, "killed", Aim("", number), rerun_from="augment")
         assert killed.signal == signal.SIGKILL, killed.error
         left = [stage for stage in STAGES if (run / stage).exists()]
         assert left == STAGES[: len(left)]  # the last stage goes first
@@ -313,9 +344,9 @@ def test_kill_while_discarding_leaves_each_stage_whole_or_gone(lab: Lab, whole: 
 def test_recipe_changed_after_a_kill_while_discarding_finds_no_old_shard(lab: Lab, whole: Whole, tmp_path: Path) -> None:
     moments = _discarding(lab, whole, tmp_path / "rebuilt")
     lab.run(tmp_path / "expected", augment__temperature=0.0)
-    for number in range(moments - 10, moments + 1, 2):  # while the changed stage itself is discarded
+    for number in range(moments - 10, moments, 2):  # while the changed stage itself is discarded
         run = Path(shutil.copytree(whole.folder, tmp_path / f"run-{number}"))
-        killed, _ = _sitting(lab, run, tmp_path, "killed", kill_at=number, rerun_from="augment")
+        killed, _ = _sitting(lab, run, tmp_path, "killed", Aim("", number), rerun_from="augment")
         assert killed.signal == signal.SIGKILL, killed.error
         try:
             lab.run(run, augment__temperature=0.0)
@@ -327,9 +358,7 @@ def test_recipe_changed_after_a_kill_while_discarding_finds_no_old_shard(lab: La
 
 
 def test_torn_last_line_of_the_sittings_is_survived(lab: Lab, whole: Whole, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    killed, _ = _sitting(lab, run, tmp_path, "killed", kill_at=whole.number("iteration-1/score", "end"))
-    assert killed.signal == signal.SIGKILL
+    run = _kill(lab, whole, tmp_path, whole.aim("iteration-1/score", "end"))
     sittings = run / "iteration-1" / "score" / "sittings.jsonl"
     text = sittings.read_text()
     assert text.count("\n") == 3
@@ -359,9 +388,7 @@ def test_truncated_shard_is_named_with_the_fix(lab: Lab, copy_of_finished: Path,
 
 
 def test_truncated_shard_of_an_unfinished_stage_is_named_with_the_fix(lab: Lab, whole: Whole, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    killed, _ = _sitting(lab, run, tmp_path, "killed", kill_at=whole.number("augment", "end"))
-    assert killed.signal == signal.SIGKILL
+    run = _kill(lab, whole, tmp_path, whole.aim("augment", "end"))
     path = run / "augment" / "candidates-00001.parquet"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(StorageError, match=r"candidates-00001\.parquet is damaged .*--rerun-from its stage"):

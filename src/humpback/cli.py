@@ -99,6 +99,16 @@ def doctor(json_: Json = False) -> None:
     print_doctor(as_json=json_)
 
 
+@app.command(hidden=True)
+def results(
+    run_folder: RunPath, output: Annotated[Path, typer.Option("-o", "--output")] = Path("docs/results.md")
+) -> None:
+    """Write a complete run's results as Markdown."""
+    from humpback.report.results import render_results
+
+    output.write_text(render_results(run_folder), encoding="utf-8")
+
+
 @app.command()
 def version() -> None:
     """Print the version."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from humpback.errors import StageError
 
@@ -40,9 +40,14 @@ class PoolExecutor:
         self.workers = workers
 
     def map(self, task: Callable[[Work], Done], items: Iterable[Work]) -> Iterator[Done]:
-        context = multiprocessing.get_context("spawn")  # fork would copy a process that may have started torch's threads
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # fork would copy a process that may have started torch's threads
         pool = concurrent.futures.ProcessPoolExecutor(
-            self.workers, mp_context=context, initializer=_start_worker, initargs=(task, os.getpid())
+            self.workers,
+            mp_context=context,
+            initializer=cast(Any, _start_worker),
+            initargs=cast(Any, (task, os.getpid())),
         )
         pending: set[concurrent.futures.Future[Done]] = set()
         try:

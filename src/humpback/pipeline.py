@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from humpback.corpus.readers import check_inputs as check_corpus
 from humpback.errors import InputError
 from humpback.progress import Console
 from humpback.recipe import Recipe
 from humpback.rooms import Rooms
+from humpback.seeds.readers import check_inputs as check_seed
 from humpback.stages.table import stage_names
 from humpback.store.rundir import RunDir
 
@@ -23,11 +25,13 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
     names = [name for name, _ in stage_names(recipe)]
     if rerun_from is not None and rerun_from not in names:
         raise InputError(f"--rerun-from {rerun_from} is not a stage of this recipe; choose from: {', '.join(names)}")
+    check_seed(recipe.seed.inputs)  # everything that can be refused is refused before anything is made or discarded
+    check_corpus(recipe.corpus.inputs)
     with RunDir(folder) as run_dir:
+        rooms = Rooms(recipe, run_dir, console)
         if rerun_from is not None:
             for name in reversed(names[names.index(rerun_from) :]):
                 run_dir.discard(name)
-        rooms = Rooms(recipe, run_dir, console)
         try:
             self_align(rooms, recipe.iterations, control=recipe.evaluate.control)
         finally:
@@ -65,4 +69,3 @@ def self_align(stage: Rooms, iterations: int, *, control: bool) -> None:
     stage.evaluate()
     stage.dataset()
     stage.report()
-

@@ -6,6 +6,7 @@ All sections but `runtime` bear identity: changing one changes what the run is. 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,7 +44,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class Section(BaseModel):
     """A part of the recipe; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ModelSettings(Section):
@@ -148,6 +149,14 @@ class ScoreSettings(Section):
     """Which signals are computed, and when a rating counts as given."""
 
     signals: list[Signal] = Field(["rating", "backward_lift", "forward_lift"], min_length=1)
+
+    @field_validator("signals")
+    @classmethod
+    def _distinct(cls, value: list[Signal]) -> list[Signal]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"score.signals={value} names a signal twice; name each once")
+        return value
+
     min_label_mass: float = Field(0.5, ge=0, le=1)
     """A rating whose five labels hold less probability than this is unparsed: it has no value, and is not low."""
 
@@ -155,7 +164,7 @@ class ScoreSettings(Section):
 class CurateSettings(Section):
     """Which candidates become curated pairs."""
 
-    signal: Literal["auto"] | Signal = "auto"
+    signal: Literal["auto", "rating", "backward_lift", "forward_lift"] = "auto"
     """The signal to select by; auto takes the one with the best audited AUC of the model that scored."""
     threshold: float = 4.5
     """Lowest expected rating kept when the signal is `rating` (paper: 4 or 4.5)."""
@@ -172,8 +181,10 @@ class CurateSettings(Section):
     @field_validator("top")
     @classmethod
     def _top(cls, value: float) -> float:
-        if value <= 0 or (value > 1 and value != int(value)):
-            raise ValueError(f"{value:g} is neither a share in (0, 1] nor a whole count above 1; for example 0.4 or 200")
+        if not math.isfinite(value) or value <= 0 or (value > 1 and value != int(value)):
+            raise ValueError(
+                f"{value:g} is neither a share in (0, 1] nor a whole count above 1; for example 0.4 or 200"
+            )
         return value
 
 
@@ -295,12 +306,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except FileNotFoundError:
         raise RecipeError(f"recipe {path} does not exist; `humpback init {path}` writes a starter") from None
     except UnicodeDecodeError as error:
-        raise RecipeError(f"recipe {path} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        raise RecipeError(f"recipe {path} is not UTF-8 at byte {error.start + 1}; save it as UTF-8") from None
     except OSError as error:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror}; give a YAML file") from None
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"recipe {path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"recipe {path} holds {type(data).__name__}, not sections; see `humpback init`")
@@ -366,7 +377,9 @@ def _descend(node: Any, name: str, key: str) -> Any:
 
 def _index(node: Sequence[object], name: str, key: str) -> int:
     if not name.isdigit() or int(name) >= len(node):
-        raise RecipeError(f"override {key}: {name!r} is not an index of a list of {len(node)}; use 0 to {len(node) - 1}")
+        raise RecipeError(
+            f"override {key}: {name!r} is not an index of a list of {len(node)}; use 0 to {len(node) - 1}"
+        )
     return int(name)
 
 
@@ -374,14 +387,15 @@ def _explain(error: pydantic.ValidationError) -> Iterator[str]:
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"])
         value = fault["input"]
-        shown = f"{where}={value}" if isinstance(value, str | int | float) and where else where or "recipe"
+        told = "empty" if value is None else value
+        shown = f"{where}={told}" if isinstance(told, str | int | float) and where else where or "recipe"
         if fault["type"] == "extra_forbidden":
             yield f"{where} is not a key of the recipe{_nearest(fault['loc'])}"
         elif fault["type"] == "missing":
             yield f"{where} is missing; every recipe needs it (`humpback init` shows how)"
         elif fault["type"] == "value_error":
             message = str(fault["msg"]).removeprefix("Value error, ")
-            yield f"{where}={message}" if fault["loc"] and message[:1].isdigit() or message[:1] == "-" else message
+            yield f"{where}={message}" if (fault["loc"] and message[:1].isdigit()) or message[:1] == "-" else message
         else:
             yield f"{shown}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 

@@ -12,7 +12,6 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -166,7 +165,6 @@ class Rejected(Record):
     """The row as JSON, with its scores when it has any."""
 
 
-@cache
 def schema_of(kind: type[Record]) -> pa.Schema:
     """Return the Arrow schema of a record type, columns in field order."""
     import pyarrow as pa
@@ -178,9 +176,9 @@ def schema_of(kind: type[Record]) -> pa.Schema:
 def _arrow_type(hint: object) -> pa.DataType:
     import pyarrow as pa
 
-    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    plain: dict[object, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     if hint in plain:
-        return plain[typing.cast(type, hint)]
+        return plain[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return pa.string()
@@ -205,17 +203,9 @@ def to_row(record: Record) -> dict[str, Any]:
 
 
 def from_row(kind: type[R], row: Mapping[str, Any]) -> R:
-    """Build a record from an Arrow row (maps come as lists of pairs) or a JSON row."""
+    """Build a record from a row as Arrow gives it, maps as dicts."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         value = row[field.name]
-        if isinstance(value, list):
-            is_map = typing.get_origin(_hints(kind)[field.name]) is Mapping
-            value = dict(value) if is_map else tuple(value)
-        values[field.name] = value
+        values[field.name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
-
-
-@cache
-def _hints(kind: type[Record]) -> dict[str, Any]:
-    return typing.get_type_hints(kind)

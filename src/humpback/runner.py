@@ -29,6 +29,8 @@ __all__ = ["MapTask", "Output", "Work", "environment", "run_map", "run_stream"]
 
 In = TypeVar("In", bound=Record)
 Out = TypeVar("Out", bound=Record)
+In_contra = TypeVar("In_contra", bound=Record, contravariant=True)
+Out_co = TypeVar("Out_co", bound=Record, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,15 @@ class Work:
             setattr(self.totals, name, getattr(self.totals, name) + getattr(other.totals, name))
 
 
-class MapTask(Protocol[In, Out]):
+class MapTask(Protocol[In_contra, Out_co]):
     """A stage bound to its settings and engines; sent to worker processes, so it must pickle."""
 
-    one_to_one: bool
-    """True when every input has exactly one outcome; else at least one."""
+    @property
+    def one_to_one(self) -> bool:
+        """True when every input has exactly one outcome; else at least one."""
+        ...
 
-    def __call__(self, records: Sequence[In]) -> Iterator[Out | Rejected]: ...
+    def __call__(self, records: Sequence[In_contra]) -> Iterator[Out_co | Rejected]: ...
 
     def totals(self) -> EngineTotals:
         """What the task's engines have computed so far in this process."""
@@ -148,7 +152,9 @@ def run_map(
     return work
 
 
-def run_stream(outcomes: Iterable[Out | Rejected], output: Output[Out], *, shard_rows: int, bar: Bar | None = None) -> Work:
+def run_stream(
+    outcomes: Iterable[Out | Rejected], output: Output[Out], *, shard_rows: int, bar: Bar | None = None
+) -> Work:
     """Write a stream stage's outcomes in shards; whatever an interrupted sitting left is discarded first."""
     with storage_errors(output.folder):
         for pattern in (f"{output.prefix}-*.parquet", "rejected-*.parquet"):
@@ -235,4 +241,3 @@ def _read_sittings(folder: Path) -> Work:
                 continue  # the last line of a killed sitting may be cut; it holds only timing
             work.add(Work(seconds=entry["seconds"], totals=EngineTotals(**entry["engine"])))
     return work
-

@@ -48,8 +48,9 @@ def resolve_model(reference: str, cache_folder: Path) -> ModelRef:
 
         return fake_model(None)
     with _needs("hf"):
-        from humpback.engines import models
         import transformers  # noqa: F401
+
+        from humpback.engines import models
     return models.resolve_model(reference, cache_folder)
 
 

@@ -119,9 +119,7 @@ class Engine(Protocol):
         """Return log P of each choice as the token that follows each prompt."""
         ...
 
-    def loglikelihood(
-        self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]
-    ) -> list[Loglikelihood]:
+    def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
         """Return log p(continuations[i] given prompts[i])."""
         ...
 

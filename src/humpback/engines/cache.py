@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from humpback.engines.base import (
     Capability,
@@ -45,7 +45,9 @@ class AnswerCache:
             self._db = sqlite3.connect(path, timeout=120, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+            )
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """Return the stored values of those keys that are there."""
@@ -86,7 +88,9 @@ class AnswerCache:
                 "If the file is damaged, delete it: answers of unfinished stages are asked again, nothing else is lost."
             ) from error
         except OSError as error:
-            raise StorageError(f"answer cache {self.path} cannot be made: {error.strerror}; choose another place") from error
+            raise StorageError(
+                f"answer cache {self.path} cannot be made: {error.strerror}; choose another place"
+            ) from error
 
 
 @dataclasses.dataclass
@@ -95,8 +99,9 @@ class _Codec(Generic[Answer]):
     kind: type[Answer]
 
     def decode(self, text: str) -> Answer:
-        values = json.loads(text)
-        return self.kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = json.loads(text)
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return self.kind(**values)
 
 
 class CachedEngine:
@@ -130,10 +135,15 @@ class CachedEngine:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         settings = json.dumps(dataclasses.asdict(sampling), sort_keys=True)
-        keys = [self._key("generate", p.token_ids, settings, str(p.seed) if sampling.temperature else "") for p in prompts]
+        keys = [
+            self._key("generate", p.token_ids, settings, str(p.seed) if sampling.temperature else "") for p in prompts
+        ]
         lengths = [len(p.token_ids) + sampling.max_tokens for p in prompts]
         return self._answer(
-            _Codec("generate", Completion), keys, lengths, lambda rows: self.inner.generate([prompts[i] for i in rows], sampling)
+            _Codec("generate", Completion),
+            keys,
+            lengths,
+            lambda rows: self.inner.generate([prompts[i] for i in rows], sampling),
         )
 
     def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
@@ -186,7 +196,9 @@ class CachedEngine:
             rows = [missing[index] for index in batch]
             fresh = self._time(ask, rows)
             # an error is no answer: it is not stored, so that a resumed run asks again
-            stored = [(keys[r], json.dumps(dataclasses.asdict(a))) for r, a in zip(rows, fresh, strict=True) if not a.error]
+            stored = [
+                (keys[r], json.dumps(dataclasses.asdict(a))) for r, a in zip(rows, fresh, strict=True) if not a.error
+            ]
             self.cache.put(stored)
             answers.update((keys[row], answer) for row, answer in zip(rows, fresh, strict=True))
         return [answers[key] for key in keys]

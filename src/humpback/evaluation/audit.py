@@ -88,9 +88,7 @@ def audit_signals(
     scored = compute_signals(flat, names, raters)
     by_kind = {kind: scored[i * len(pairs) : (i + 1) * len(pairs)] for i, kind in enumerate(kinds)}
     rows = [
-        AuditRow(
-            pair_id=pair.id, kind=kind, scores=row.scores, missing={k: m.reason for k, m in row.missing.items()}
-        )
+        AuditRow(pair_id=pair.id, kind=kind, scores=row.scores, missing={k: m.reason for k, m in row.missing.items()})
         for kind, group in by_kind.items()
         for pair, row in zip(pairs, group, strict=True)
     ]
@@ -131,12 +129,12 @@ def _notes(audit: SignalAudit, model: str) -> list[str]:
     notes = []
     for kind in CORRUPTIONS:
         interval = audit.auc[kind]
-        if interval.low is not None and interval.low <= 0.5 <= (interval.high or 0.5):
+        if interval.low is not None and interval.high is not None and interval.low <= 0.5 < interval.high:
             notes.append(
                 f"{model}: {audit.signal} cannot tell true from {kind} pairs better than a coin "
                 f"(AUC {interval.value:.2f}, {interval.low:.2f} to {interval.high:.2f})"
             )
-        elif interval.high is not None and interval.high < 0.5:
+        elif interval.high is not None and interval.high <= 0.5:
             notes.append(f"{model}: {audit.signal} prefers {kind} pairs to true ones (AUC {interval.value:.2f})")
         elif interval.value < 0.7:
             notes.append(f"{model}: {audit.signal} is weak against {kind} pairs (AUC {interval.value:.2f})")

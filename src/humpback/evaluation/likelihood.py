@@ -62,9 +62,14 @@ def compare(
 
     A negative difference means that the later model is better. `models` is in order, the base model first.
     """
-    draw = {"resamples": resamples, "confidence": confidence, "seed": derive_seed(random_seed, "nll-bootstrap")}
+    draw: dict[str, Any] = {
+        "resamples": resamples,
+        "confidence": confidence,
+        "seed": derive_seed(random_seed, "nll-bootstrap"),
+    }
     rows = [
-        {"model": name, **asdict(bootstrap_ratio(values.nats, values.tokens, **draw))} for name, values in models.items()
+        {"model": name, **asdict(bootstrap_ratio(values.nats, values.tokens, **draw))}
+        for name, values in models.items()
     ]
     names = list(models)
     differences = []

@@ -66,9 +66,7 @@ class SignalKind:
     """Engine requests per pair."""
 
 
-def compute_signals(
-    pairs: Sequence[InstructionResponse], names: Sequence[str], raters: Raters
-) -> list[SignalScores]:
+def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], raters: Raters) -> list[SignalScores]:
     """Return the scores of each pair, in order."""
     rows = [SignalScores(scores={}, missing={}) for _ in pairs]
     for name in names:
@@ -128,7 +126,10 @@ SIGNALS: Mapping[str, SignalKind] = {
         compute=rating, needs="choice_logprobs", cost="instruction + response (the rubric once per batch)", calls=1
     ),
     "backward_lift": SignalKind(
-        compute=backward_lift, needs="loglikelihood", cost="response + 2 x instruction, under the backward model", calls=2
+        compute=backward_lift,
+        needs="loglikelihood",
+        cost="response + 2 x instruction, under the backward model",
+        calls=2,
     ),
     "forward_lift": SignalKind(compute=forward_lift, needs="loglikelihood", cost="instruction + 2 x response", calls=2),
 }

@@ -1,6 +1,6 @@
 """The dataset a run ends with: Parquet in the Hugging Face folder layout, one `messages` row per pair, and a card.
 
-    dataset/README.md  dataset/data/train-00000-of-00001.parquet
+dataset/README.md  dataset/data/train-00000-of-00001.parquet
 """
 
 from __future__ import annotations

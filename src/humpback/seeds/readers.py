@@ -191,8 +191,9 @@ def _smallest(ids: Sequence[str], count: int | None, *salt: str) -> set[str]:
 
 
 def _check_size(settings: SeedSettings, found: int, chosen: int) -> None:
+    files = ", ".join(given.path for given in settings.inputs)
     if not found:
-        raise InputError("empty seed: no pair is left in seed.inputs; give human-written pairs, or `package:seed`")
+        raise InputError(f"empty seed: no pair is left in {files}; give human-written pairs, or `package:seed`")
     needed = settings.holdout + MIN_TRAIN_PAIRS
     if chosen >= needed:
         return
@@ -202,7 +203,7 @@ def _check_size(settings: SeedSettings, found: int, chosen: int) -> None:
             f"leaves fewer than {MIN_TRAIN_PAIRS} to train on; raise seed.sample to {needed}, or lower seed.holdout"
         )
     raise InputError(
-        f"the seed has {found} pairs, and seed.holdout={settings.holdout} leaves fewer than {MIN_TRAIN_PAIRS} "
+        f"the seed ({files}) has {found} pairs, and seed.holdout={settings.holdout} leaves fewer than {MIN_TRAIN_PAIRS} "
         f"to train on; lower seed.holdout, or add pairs until there are {needed}"
     )
 

@@ -30,7 +30,9 @@ def train_spec(
 ) -> TrainSpec:
     """Return the training of one model; raise GateError when the mix is empty."""
     if not examples:
-        raise GateError(f"{stage}: the mix is empty, so there is nothing to train on; see the mix stage's rejected rows")
+        raise GateError(
+            f"{stage}: the mix is empty, so there is nothing to train on; see the mix stage's rejected rows"
+        )
     schedule = schedule_for(examples, steps=settings.steps, epochs=settings.epochs, batch_size=settings.batch_size)
     return TrainSpec(
         base_model=Path(base.path),

@@ -8,6 +8,7 @@ from humpback.recipe import Recipe
 
 __all__ = ["stage_names"]
 
+
 def stage_names(recipe: Recipe) -> list[tuple[str, int | None]]:
     """Return every stage of a recipe in the order it runs, with its iteration."""
     return list(_stage_names(recipe.iterations, recipe.evaluate.control))

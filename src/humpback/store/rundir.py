@@ -138,7 +138,10 @@ class RunDir:
                 before = json.loads(path.read_bytes())
             except ValueError as error:
                 raise StorageError(f"{path} is damaged ({error}); run again with --rerun-from {stage}") from error
-            if before != payload:
+            if before != payload and self._unworked(stage):
+                self.discard(stage)  # a gate or a wrong input stopped it before: a corrected recipe begins it anew
+                atomic_write(path, _json(payload))
+            elif before != payload:
                 lines = "\n".join(f"  {line}" for line in diff(before, payload))
                 raise DriftError(
                     f"stage {stage} in {self.path} was made from something else:\n{lines}\n"
@@ -147,7 +150,20 @@ class RunDir:
                 )
         else:
             atomic_write(path, _json(payload))
-        return not (self.folder(stage) / "manifest.json").exists()
+        (path.parent / "refused.json").unlink(missing_ok=True)
+        return not (path.parent / "manifest.json").exists()
+
+    def refuse(self, stage: str, message: str) -> None:
+        """Note that a gate or a wrong input stopped the stage: its files stay to be read until the recipe is corrected."""
+        atomic_write(self.folder(stage) / "refused.json", _json({"message": message}))
+
+    def _unworked(self, stage: str) -> bool:
+        """Tell whether an unfinished stage holds nothing worth keeping."""
+        folder = self.folder(stage)
+        if (folder / "manifest.json").exists():
+            return False
+        worked = any(folder.glob("*.parquet")) or (folder / "work").exists() or (folder / "model").exists()
+        return (folder / "refused.json").exists() or not worked
 
     def finish(
         self,

@@ -125,7 +125,7 @@ def read_records(files: Path | Sequence[Path], kind: type[R], *, chunk: int = 10
     for path in [files] if isinstance(files, Path) else files:
         with _open(path) as file:
             for batch in file.iter_batches(batch_size=chunk):
-                for row in batch.to_pylist():
+                for row in batch.to_pylist(maps_as_pydicts="strict"):
                     yield from_row(kind, row)
 
 

