@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from humpback.engines import resolve_model
 from humpback.engines.base import ChoiceLogprobs, ModelRef
 from humpback.engines.hf import HFEngine
+from humpback.engines.models import quiet_loading
 from humpback.prompts import Choice, Prompt, Prompts
 from humpback.recipe import SeedInput, SeedSettings
 from humpback.records import Pair
@@ -38,8 +39,8 @@ NOTE = (
     "Rating of {pairs} seed pairs ({prompt_tokens:,} prompt tokens) with SmolLM2-135M-Instruct in float32 on a CPU, loading left out. "
     "`engine` is ours. `single` is transformers with one whole prompt at a time and only the last position's logits; its expected "
     "scores must equal ours to {tolerance:g}, or the run stops. `generate` is transformers' greedy `generate`, {new_tokens} new "
-    "tokens, searched for the first digit from 1 to 5; a reply that holds none is unparsed. Useful work of `engine` is 2 operations per "
-    "weight and token for each token computed (the shared rubric once), and the output head once per pair; attention is left out. "
+    "tokens, searched for the first digit from 1 to 5; a reply that holds none is unparsed. Useful work of `engine` is 2 operations "
+    "per weight and token for each token computed (the shared rubric once), and the output head once per pair; attention is left out. "
     "It is compared with the rate of a float32 {matmul} x {matmul} matrix product, the best of five, measured in the same repetition."
 )
 
@@ -48,7 +49,8 @@ def main() -> None:
     asked = options(__doc__)
     model = resolve_model(MODEL, ROOT / ".cache")
     pairs = [row for row in read_seed() if isinstance(row, Pair)][: 2 if asked.small else PAIRS]
-    net = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32, use_safetensors=True).eval()
+    with quiet_loading():
+        net = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32, use_safetensors=True).eval()
     repetitions = []
     for number in range(1 if asked.small else REPETITIONS):
         repetition = Repetition(number)

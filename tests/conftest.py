@@ -139,6 +139,14 @@ class Lab:
         return start_child(work, scratch)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_fsync() -> Iterator[None]:
+    """Without fsync a run takes a third of the time; a killed process loses nothing by it. `test_shards.py` tests the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The data that no test changes."""

@@ -172,7 +172,8 @@ def test_failing_rows_do_not_take_their_neighbours_down(lab: Lab, own_lab: Lab, 
     assert lab.manifest(tmp_path / "run", "augment")["failed"] == {}
     columns = ("id", "instruction", "response", "source_uri")
     with_failures, without = (
-        [[row[c] for c in columns] for row in lab.rows(run, "augment", "candidates")] for run in (finished, tmp_path / "run")
+        [[row[c] for c in columns] for row in lab.rows(run, "augment", "candidates")]
+        for run in (finished, tmp_path / "run")
     )
     assert with_failures == [row for row in without if "mended" not in row[2]]
     assert len(without) == len(with_failures) + 2
@@ -212,7 +213,9 @@ def test_seed_rows_carry_the_seed_tag_and_web_rows_the_web_tag(lab: Lab, finishe
         assert {row["origin"] for row in rows} == ({"seed", "web"} if web else {"seed"})
         for row in rows:
             assert row["tag"] == tags[row["origin"]]
-            prompt = tokenizer.decode([i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label < 0])
+            prompt = tokenizer.decode(
+                [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label < 0]
+            )
             assert [tag in prompt for tag in (SEED_TAG, WEB_TAG)] == [row["tag"] == t for t in (SEED_TAG, WEB_TAG)]
         if web:
             source = lab.rows(finished, web, KEPT[web])

@@ -291,7 +291,14 @@ def test_the_moments_cover_renames_answers_and_half_written_files(whole: Whole) 
     whats = {moment.what for moment in whole.moments}
     for what in ("written", "ask", "store answers", "store answers, done", "half a shard", "half a shard, done"):
         assert what in whats
-    for name in ("stage.json", "manifest.json", "scored-00001.parquet", "rejected-00000.parquet", "model", "recipe.yaml"):
+    for name in (
+        "stage.json",
+        "manifest.json",
+        "scored-00001.parquet",
+        "rejected-00000.parquet",
+        "model",
+        "recipe.yaml",
+    ):
         assert {f"rename {name}", f"rename {name}, done"} <= whats
     assert list(dict.fromkeys(moment.stage for moment in whole.moments)) == STAGES
 
@@ -318,7 +325,9 @@ def test_run_killed_from_outside_again_and_again_ends_in_the_same_files(lab: Lab
 
 def _discarding(lab: Lab, whole: Whole, tmp_path: Path) -> int:
     """Return how many moments `--rerun-from augment` takes before the first stage begins; check what it rebuilds."""
-    ended, log = _sitting(lab, shutil.copytree(whole.folder, tmp_path / "run"), tmp_path, "rebuilt", rerun_from="augment")
+    ended, log = _sitting(
+        lab, shutil.copytree(whole.folder, tmp_path / "run"), tmp_path, "rebuilt", rerun_from="augment"
+    )
     assert ended.exit_status == 0, ended.error
     lab.assert_same_run(whole.folder, tmp_path / "run")
     return sum(not stage for stage, _ in _entries(log, "moment"))
@@ -341,7 +350,9 @@ def test_kill_while_discarding_leaves_each_stage_whole_or_gone(lab: Lab, whole: 
         lab.assert_same_run(whole.folder, run)  # what was moved aside is swept away too
 
 
-def test_recipe_changed_after_a_kill_while_discarding_finds_no_old_shard(lab: Lab, whole: Whole, tmp_path: Path) -> None:
+def test_recipe_changed_after_a_kill_while_discarding_finds_no_old_shard(
+    lab: Lab, whole: Whole, tmp_path: Path
+) -> None:
     moments = _discarding(lab, whole, tmp_path / "rebuilt")
     lab.run(tmp_path / "expected", augment__temperature=0.0)
     for number in range(moments - 10, moments, 2):  # while the changed stage itself is discarded
@@ -379,7 +390,9 @@ def test_torn_last_line_of_the_sittings_is_survived(lab: Lab, whole: Whole, tmp_
     ],
 )
 @pytest.mark.parametrize("size", [0, 100, -1])
-def test_truncated_shard_is_named_with_the_fix(lab: Lab, copy_of_finished: Path, shard: str, reader: str, size: int) -> None:
+def test_truncated_shard_is_named_with_the_fix(
+    lab: Lab, copy_of_finished: Path, shard: str, reader: str, size: int
+) -> None:
     run = copy_of_finished
     path = run / f"{shard}.parquet"
     path.write_bytes(path.read_bytes()[:size])

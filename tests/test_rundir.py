@@ -169,7 +169,9 @@ def test_runtime_bears_no_identity(
 # -- rerun ---------------------------------------------------------------------------------------------------------------
 
 
-def test_rerun_from_keeps_what_is_before_and_rebuilds_the_rest(lab: Lab, copy_of_finished: Path, tmp_path: Path) -> None:
+def test_rerun_from_keeps_what_is_before_and_rebuilds_the_rest(
+    lab: Lab, copy_of_finished: Path, tmp_path: Path
+) -> None:
     run = copy_of_finished
     places = {path: path.stat().st_ino for path in run.rglob("*") if path.name != "recipe.yaml"}
     assert lab.run(run, rerun_from="iteration-1/score", curate__threshold=4.0)
@@ -264,19 +266,32 @@ def test_full_disk_stops_the_run_with_a_clear_message_and_leaves_it_resumable(
     lab.assert_same_run(finished, run)
 
 
-@pytest.mark.parametrize("at", [0, 5, 19, 20, 40, 60, 80])
+@pytest.mark.parametrize("at", [0, 1, 9, 20, 40])
 @pytest.mark.parametrize(("owner", "name"), [(os, "replace"), (os, "fsync"), (pq.ParquetWriter, "write_table")])
 def test_refused_write_stops_the_run_and_leaves_it_resumable(
     lab: Lab, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr(owner, name, _refuse(errno.ENOSPC, at=at // 2, real=getattr(owner, name)))
-    with pytest.raises(StorageError, match="the disk is full; free some space, then run the same command again") as caught:
+    monkeypatch.setattr(owner, name, _refuse(errno.ENOSPC, at=at, real=getattr(owner, name)))
+    with pytest.raises(
+        StorageError, match="the disk is full; free some space, then run the same command again"
+    ) as caught:
         lab.run(run)
     assert caught.value.exit_status == 1
     monkeypatch.undo()
     lab.run(run)
     lab.assert_same_run(finished, run)
+
+
+def test_model_that_cannot_be_written_stops_the_run_and_leaves_it_resumable(
+    lab: Lab, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("humpback.training.fake._write", _refuse(errno.ENOSPC))
+    with pytest.raises(StorageError, match=r"backward/finetune cannot be written: the disk is full"):
+        lab.run(tmp_path / "run")
+    monkeypatch.undo()
+    lab.run(tmp_path / "run")
+    lab.assert_same_run(finished, tmp_path / "run")
 
 
 @pytest.fixture
@@ -313,17 +328,24 @@ def test_read_only_folder_stops_the_run_with_a_clear_message_and_leaves_it_resum
     lab = type(lab)(open_folder / "lab")
     run, locked = open_folder / "run", open_folder / where
     if where != ".":  # begun, and stopped in the augment stage
-        monkeypatch.setattr(os, "replace", _refuse(errno.ENOSPC, at=40, real=os.replace))
+        real = os.replace
+
+        def replace(source: Path, target: Path) -> None:
+            if target.name == "candidates-00001.parquet":
+                raise OSError(errno.ENOSPC, "full")
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
         with pytest.raises(StorageError):
             lab.run(run)
         monkeypatch.undo()
-        assert (run / "augment" / "stage.json").exists()
-    locked.mkdir(exist_ok=True)
-    _give_away(run)
+        locked.mkdir(exist_ok=True)
+        _give_away(run)
     locked.chmod(0o555)
     stopped = lab.in_child(_as_nobody(lambda: lab.run(run)), tmp_path / "child")
     assert stopped.exit_status == 1, stopped.error
-    assert "no permission to write there; change it or choose another run folder" in stopped.error
+    assert "permission" in stopped.error
+    assert str(locked) in stopped.error
     locked.chmod(0o755)
     _give_away(open_folder)
     resumed = lab.in_child(_as_nobody(lambda: lab.run(run)), tmp_path / "child")

@@ -226,7 +226,9 @@ class Prompts:
 
     def _cut(self, text: str, room: int) -> str:
         ids = self.tokenizer.encode(text)
-        return text if len(ids) <= room else self.tokenizer.decode(ids[: max(room, 0)])
+        if len(ids) <= room:
+            return text
+        return self.tokenizer.decode(ids[: max(room, 0)]).rstrip("\ufffd")  # the cut may fall inside a character
 
     def _split_choices(self, prefill: str, texts: Sequence[str]) -> tuple[tuple[int, ...], tuple[Choice, ...]]:
         """Split `prefill + choice` into the tokens all choices share and the one token that tells them apart.

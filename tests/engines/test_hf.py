@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from humpback.engines.base import Completion, Loglikelihood, ModelRef, Sampling
-from humpback.engines.hf import HFEngine, _draw_tokens
+from humpback.engines.drawing import _draw_tokens
+from humpback.engines.hf import HFEngine
 from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.models import hash_model
 from humpback.errors import InputError

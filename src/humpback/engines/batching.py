@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["plan_batches"]
+__all__ = ["kept_cost", "plan_batches"]
+
+KEPT_PER_COMPUTED = 4
+"""A token that needs no logits, only its keys and values, costs about this much less memory than one that does."""
 
 
 def plan_batches(lengths: Sequence[int], token_budget: int, max_rows: int = 64) -> list[list[int]]:
@@ -21,3 +24,8 @@ def plan_batches(lengths: Sequence[int], token_budget: int, max_rows: int = 64) 
         else:
             batches.append([index])
     return batches
+
+
+def kept_cost(tokens: int) -> int:
+    """Return what tokens without logits count for in a budget: only their keys and values are kept."""
+    return -(-tokens // KEPT_PER_COMPUTED)

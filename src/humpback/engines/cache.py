@@ -26,7 +26,7 @@ from humpback.engines.base import (
     ModelRef,
     Sampling,
 )
-from humpback.engines.batching import plan_batches
+from humpback.engines.batching import kept_cost, plan_batches
 from humpback.errors import StorageError
 from humpback.prompts import Choice, Continuation, Prompt, Tokenizer
 
@@ -138,7 +138,7 @@ class CachedEngine:
         keys = [
             self._key("generate", p.token_ids, settings, str(p.seed) if sampling.temperature else "") for p in prompts
         ]
-        lengths = [len(p.token_ids) + sampling.max_tokens for p in prompts]
+        lengths = [kept_cost(len(p.token_ids) + sampling.max_tokens) for p in prompts]
         return self._answer(
             _Codec("generate", Completion),
             keys,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -28,7 +27,8 @@ from humpback.engines.base import (
     ModelRef,
     Sampling,
 )
-from humpback.engines.batching import plan_batches
+from humpback.engines.batching import kept_cost, plan_batches
+from humpback.engines.drawing import NOT_FINITE, Draw
 from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.models import quiet_loading
 from humpback.errors import InputError
@@ -41,15 +41,10 @@ A = TypeVar("A")
 MIN_PREFIX = 16
 """A shared prefix shorter than this is not worth a pass of its own, in tokens."""
 MAX_PREFIXES = 4
-KEPT_PER_COMPUTED = 4
-"""A token that needs no logits, only its keys and values, costs about this much less memory than one that does."""
 LOGITS_BYTES = {"cpu": 400e6, "cuda": 2e9}
 """Most memory the logits of one batch may take."""
-TOP_TOKENS = 1024
-"""Sorted for every draw; the whole vocabulary only for a row whose nucleus is wider."""
 POSITIONS = 32
 """Positions whose log-probabilities are computed at once."""
-NOT_FINITE = "the model's logits are not finite"
 NO_MEMORY = "the row does not fit in the device's memory"
 
 
@@ -86,7 +81,7 @@ class HFEngine:
             return self._generate([prompts[i] for i in rows], sampling)
 
         errors = [self._find_error(p.token_ids, room=sampling.max_tokens) for p in prompts]
-        lengths = [_kept(len(p.token_ids) + sampling.max_tokens) for p in prompts]
+        lengths = [kept_cost(len(p.token_ids) + sampling.max_tokens) for p in prompts]
         return self._answer([refuse(e) if e else None for e in errors], lengths, compute, refuse)
 
     def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
@@ -109,7 +104,7 @@ class HFEngine:
 
         errors = [self._find_error(p.token_ids, answer=choice_ids, room=0) for p in prompts]
         prefix = self._shared_prefix([p.token_ids for p, error in zip(prompts, errors, strict=True) if not error])
-        lengths = [max(len(p.token_ids) - len(prefix), _kept(len(p.token_ids))) for p in prompts]
+        lengths = [max(len(p.token_ids) - len(prefix), kept_cost(len(p.token_ids))) for p in prompts]
         return self._answer([refuse(e) if e else None for e in errors], lengths, compute, refuse)
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
@@ -287,7 +282,7 @@ class HFEngine:
 
     def _generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         ids, mask = self._pad([p.token_ids for p in prompts])
-        draw = _Draw(prompts, sampling, self.tokenizer, self._ends, width=ids.shape[1])
+        draw = Draw(prompts, sampling, self.tokenizer, self._ends, width=ids.shape[1])
         self._net.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -302,87 +297,6 @@ class HFEngine:
         return [draw.completion(row) for row in range(len(prompts))]
 
 
-class _Draw:
-    """The draws of one batch: chooses each row's next token and knows when the row has ended."""
-
-    def __init__(
-        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: HFTokenizer, ends: frozenset[int], *, width: int
-    ) -> None:
-        self.sampling = sampling
-        self.tokenizer = tokenizer
-        self.ends = ends
-        self.width = width
-        draws = [np.random.Generator(np.random.Philox(key=p.seed)).random(sampling.max_tokens) for p in prompts]
-        self.uniforms_B_T = torch.from_numpy(np.stack(draws))
-        self.tokens: list[list[int]] = [[] for _ in prompts]
-        self.open = [True] * len(prompts)
-        self.broken = [False] * len(prompts)
-        # no token is shorter than a byte, so a stop string that has just been completed is within this many
-        self.tail = max((len(stop.encode()) for stop in sampling.stop), default=0) + 8
-
-    def choose(self, input_ids: torch.Tensor, scores_B_V: torch.Tensor) -> torch.Tensor:
-        """Logits processor: leave each row a single possible token."""
-        finite = scores_B_V.amax(-1).isfinite()  # a NaN anywhere is the maximum; -inf forbids a token and is fine
-        for row, fine in enumerate(finite.tolist()):
-            self.broken[row] |= self.open[row] and not fine
-        scores_B_V[~finite] = 0.0  # keeps the draw below defined
-        if self.sampling.temperature == 0:
-            chosen = scores_B_V.argmax(-1)
-        else:
-            # on CUDA transformers may run one step past the end before it looks
-            step = min(input_ids.shape[1] - self.width, self.sampling.max_tokens - 1)
-            uniforms = self.uniforms_B_T[:, step].to(scores_B_V.device)
-            chosen = _draw_tokens(scores_B_V / self.sampling.temperature, self.sampling.top_p, uniforms)
-        return torch.full_like(scores_B_V, -math.inf).scatter_(1, chosen[:, None], 0.0)
-
-    def ended(self, input_ids: torch.Tensor, scores: object) -> torch.Tensor:
-        """Stopping criterion: take note of the tokens just drawn, and say which rows need no more."""
-        for row, token in enumerate(input_ids[:, -1].tolist()):
-            if self.open[row] and len(self.tokens[row]) < self.sampling.max_tokens:
-                self.tokens[row].append(token)
-                self.open[row] = not (self.broken[row] or token in self.ends or self._stops(row))
-        return torch.tensor([not is_open for is_open in self.open], device=input_ids.device)
-
-    def completion(self, row: int) -> Completion:
-        """Return what was drawn, cut before the first stop string."""
-        tokens = self.tokens[row]
-        if self.broken[row]:
-            return Completion(text="", tokens=0, finish="error", error=NOT_FINITE)
-        text = self.tokenizer.decode_plain(tokens[:-1] if tokens[-1] in self.ends else tokens)
-        cuts = [at for stop in self.sampling.stop if (at := text.find(stop)) >= 0]
-        return Completion(
-            text=text[: min(cuts, default=None)],
-            tokens=len(tokens),
-            finish="length" if self.open[row] else "stop",
-        )
-
-    def _stops(self, row: int) -> bool:
-        if not self.sampling.stop:
-            return False
-        text = self.tokenizer.decode_plain(self.tokens[row][-self.tail :])
-        return any(stop in text for stop in self.sampling.stop)
-
-
-def _draw_tokens(logits_B_V: torch.Tensor, top_p: float, uniforms_B: torch.Tensor) -> torch.Tensor:
-    """Draw from the nucleus by inverse CDF, most probable token first: one uniform number decides one token."""
-
-    def pick(sorted_probs: torch.Tensor, ids: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-        cdf = sorted_probs.double().cumsum(-1)
-        last = (cdf < top_p).sum(-1, keepdim=True).clamp(max=cdf.shape[-1] - 1)
-        mass = cdf.gather(-1, last) if top_p < 1 else 1.0
-        place = torch.minimum((cdf <= uniforms[:, None] * mass).sum(-1, keepdim=True), last)
-        return ids.gather(-1, place).squeeze(-1)
-
-    probs_B_V = logits_B_V.softmax(-1)
-    top, ids = probs_B_V.topk(min(TOP_TOKENS, probs_B_V.shape[-1]))
-    chosen = pick(top, ids, uniforms_B)
-    # without a nucleus only a row whose draw falls beyond the top tokens needs the rest
-    wide = top.double().sum(-1) <= (top_p if top_p < 1 else uniforms_B)
-    if wide.any():
-        chosen[wide] = pick(*probs_B_V[wide].sort(stable=True, dim=-1, descending=True), uniforms_B[wide])
-    return chosen
-
-
 def _sum_logprobs(logits_T_V: torch.Tensor, target: Sequence[int]) -> float:
     """Return the log-probability of a target that ends where the logits end.
 
@@ -392,10 +306,6 @@ def _sum_logprobs(logits_T_V: torch.Tensor, target: Sequence[int]) -> float:
     parts = zip(*(torch.split(x, POSITIONS) for x in (logits_T_V[-len(target) :], ids)), strict=True)
     sums = [part.float().log_softmax(-1).gather(-1, wanted[:, None]).double().sum() for part, wanted in parts]
     return float(torch.stack(sums).sum())
-
-
-def _kept(tokens: int) -> int:
-    return math.ceil(tokens / KEPT_PER_COMPUTED)
 
 
 def _halves(rows: list[int]) -> list[list[int]]:

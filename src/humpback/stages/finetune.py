@@ -9,6 +9,7 @@ from humpback.engines.base import ModelRef
 from humpback.errors import GateError
 from humpback.recipe import RuntimeSettings, TrainSettings
 from humpback.store.fingerprint import derive_seed
+from humpback.store.shards import storage_errors
 from humpback.training.schedule import schedule_for
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
 
@@ -61,4 +62,5 @@ def train_spec(
 
 def finetune(spec: TrainSpec, trainer: Trainer, on_step: Callable[[TrainStep], None] | None) -> TrainResult:
     """Train and return what was done; a killed training resumes from its last checkpoint."""
-    return trainer(spec, on_step)
+    with storage_errors(spec.output.parent):
+        return trainer(spec, on_step)

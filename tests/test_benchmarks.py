@@ -1,0 +1,201 @@
+"""Benchmarks: their results say what they must, the page shows it, and every script keeps to the convention. Nothing is timed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = sorted(path for path in FOLDER.glob("[a-z]*.py") if path.stem not in ("harness", "render"))
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield load("harness")
+    sys.modules.pop("harness", None)
+
+
+@pytest.fixture
+def render(harness: ModuleType) -> ModuleType:
+    return load("render")
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up, and scripts import the harness by this name
+    spec.loader.exec_module(module)
+    if name != "harness":
+        del sys.modules[name]
+    return module
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    environment = {
+        "cpu": "Some CPU",
+        "cores": 2,
+        "memory_gib": 8.0,
+        "load_1min": 0.1,
+        "os": "Linux",
+        "python": "3.11.7",
+        "packages": {"numpy": "2.4.6", "torch": None},
+        "commit": "0123456789abcdef",
+        "dirty": False,
+    }
+    return {
+        "name": "demo",
+        "note": "What is measured.",
+        "environment": environment,
+        "raw": {"ours_s": [1.0, 2.0, 3.0]},
+        "summary": {"ours_s": {"median": 2.0, "min": 1.0, "max": 3.25, "n": 3}},
+        "goals": [],
+        **changes,
+    }
+
+
+def test_result_holds_every_repetition_its_summary_the_goals_and_the_machine(
+    harness: ModuleType, tmp_path: Path
+) -> None:
+    goals = [
+        harness.Goal.at_least("speed", 3.0, 2.0),
+        harness.Goal.at_most("memory", 3.0, 2.0),
+        harness.Goal(name="only told", value=1.0),
+    ]
+    path = harness.write_result(
+        "demo", raw={"ours_s": [3.0, 1.0, 2.0]}, goals=goals, note="What is measured.", folder=tmp_path / "results"
+    )
+    document = json.loads(path.read_bytes())
+    assert path.name == "demo.json"
+    assert sorted(document) == ["environment", "goals", "name", "note", "raw", "summary"]
+    assert document["name"] == "demo"
+    assert document["raw"] == {"ours_s": [3.0, 1.0, 2.0]}
+    assert document["summary"] == {"ours_s": {"median": 2.0, "min": 1.0, "max": 3.0, "n": 3}}
+    assert document["goals"] == [
+        {"name": "speed", "value": 3.0, "goal": 2.0, "met": True},
+        {"name": "memory", "value": 3.0, "goal": 2.0, "met": False},
+        {"name": "only told", "value": 1.0, "goal": None, "met": None},
+    ]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_environment_says_on_what_and_with_what(harness: ModuleType) -> None:
+    found = harness.environment()
+    assert {"cpu", "cores", "memory_gib", "os", "python", "packages", "commit", "dirty"} <= set(found)
+    assert found["cpu"]
+    assert found["cores"] >= 1
+    assert found["memory_gib"] > 0
+    assert found["packages"]["pyarrow"]
+
+
+def test_environment_without_git_has_no_commit(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    found = harness.environment()
+    assert found["commit"] is None
+    assert found["dirty"] is None
+
+
+def test_a_value_that_is_no_number_is_not_written(harness: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        harness.write_result("demo", raw={"ours_s": [float("nan")]}, goals=[], note="", folder=tmp_path)
+    assert not (tmp_path / "demo.json").exists()
+
+
+def test_repetitions_alternate_and_keep_each_series_in_order(harness: ModuleType) -> None:
+    repetitions = [harness.Repetition(number) for number in range(2)]
+    assert [repetition.order("a", "b") for repetition in repetitions] == [("a", "b"), ("b", "a")]
+    for repetition in repetitions:
+        for name in repetition.order("a", "b"):
+            repetition.add(name, repetition.number)
+        with repetition.time("c"):
+            pass
+    raw = harness.series_of(repetitions)
+    assert raw["a"] == raw["b"] == [0.0, 1.0]
+    assert len(raw["c"]) == 2
+    with pytest.raises(ValueError, match="repetition 1"):
+        repetitions[1].add("a", 2)
+
+
+def test_a_small_run_does_not_replace_a_real_result(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--small"])
+    small = harness.options("What it is.")
+    assert small.small
+    assert small.folder != harness.RESULTS
+    small.folder.rmdir()
+    monkeypatch.setattr(sys, "argv", ["demo.py"])
+    assert harness.options(None).folder == harness.RESULTS
+
+
+def test_the_page_shows_series_goals_and_machine(render: ModuleType) -> None:
+    goals = [
+        {"name": "fast", "value": 1234.5, "goal": 1000.0, "met": True},
+        {"name": "small", "value": 0.123456, "goal": 0.1, "met": False},
+        {"name": "told", "value": 2.0, "goal": None, "met": None},
+    ]
+    page = render.render([result(goals=goals)])
+    assert page.endswith(
+        """\
+## demo
+
+What is measured.
+
+| series | median | least | most | repetitions |
+| --- | --: | --: | --: | --: |
+| `ours_s` | 2 | 1 | 3.25 | 3 |
+
+| figure | value | goal | met |
+| --- | --: | --: | --: |
+| fast | 1,234 | 1,000 | yes |
+| small | 0.1235 | 0.1 | **no** |
+| told | 2 |  | no goal set |
+
+Machine: Some CPU, 2 cores, 8.0 GiB; Linux; load 0.1 at the end. Python 3.11.7; numpy 2.4.6. Commit 0123456789ab.
+"""
+    )
+
+
+def test_a_result_without_goals_has_no_table_of_goals_and_uncommitted_changes_are_told(render: ModuleType) -> None:
+    document = result()
+    document["environment"]["dirty"] = True
+    page = render.render([document])
+    assert "| figure |" not in page
+    assert page.endswith("with uncommitted changes.\n")
+
+
+def test_the_page_without_results_says_so(render: ModuleType) -> None:
+    assert "Nothing has been measured yet." in render.render([])
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, FOLDER / "render.py"], ids=lambda path: path.stem)
+def test_every_script_has_a_main_that_it_runs(script: Path) -> None:
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    assert "main" in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert ast.unparse(tree.body[-1]) == "if __name__ == '__main__':\n    main()"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_benchmark_writes_one_result_under_its_own_name(script: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    written = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "write_result"]
+    assert [ast.literal_eval(call.args[0]) for call in written] == [script.stem]
+    assert {keyword.arg for keyword in written[0].keywords} >= {"raw", "goals", "note", "folder"}
+
+
+def test_every_kept_result_has_a_script_and_the_page_is_what_the_results_give(render: ModuleType) -> None:
+    paths = sorted((FOLDER / "results").glob("*.json"))
+    documents = [json.loads(path.read_bytes()) for path in paths]
+    assert [document["name"] for document in documents] == [path.stem for path in paths]
+    assert {path.stem for path in paths} <= {script.stem for script in SCRIPTS}
+    if paths:
+        assert render.PAGE.read_text(encoding="utf-8") == render.render(documents)
