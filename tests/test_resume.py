@@ -50,6 +50,7 @@ STAGES = [
         )
     )
 ]
+MAP_STAGES = ("ingest", "augment", "iteration-1/score")
 RANDOM_KILLS = 50
 
 
@@ -120,6 +121,7 @@ class Watcher:
         self._watch(os, "unlink", lambda *a, **_: f"delete {Path(a[0]).name}")
         self._watch(os, "rmdir", lambda *a, **_: f"delete {Path(a[0]).name}")
         self._watch(shutil, "rmtree", lambda *a, **_: f"delete all of {Path(a[0]).name}")
+        self._watch(Path, "open", lambda path, mode="r", *_, **__: f"open {path.name} {mode}", after=True)
         self._watch(pq.ParquetWriter, "write_table", lambda *_, **__: "half a shard", after=True)
         self._watch(AnswerCache, "put", lambda *_: "store answers", after=True)
         os.fsync = lambda _: self.moment("written")  # type: ignore[assignment]  # a kill loses no page cache
@@ -250,16 +252,24 @@ def _kill(lab: Lab, whole: Whole, tmp_path: Path, aim: Aim) -> Path:
     assert killed.signal == signal.SIGKILL, killed.error
     done = [what for stage, what in _entries(log, "moment") if stage == aim.stage]
     assert done == whole.of_stage(aim.stage)[: aim.ordinal + 1]
+    before_the_last_batch = [request for batch in _entries(log, "asked")[:-1] for request, fails in batch if not fails]
+    assert {whole.key_of[request] for request in before_the_last_batch} <= _answered(lab, tmp_path)
     return run
+
+
+def _answered(lab: Lab, tmp_path: Path) -> set[str]:
+    return {key.hex() for key in lab.cache_keys(tmp_path / "run" / "answers.sqlite", tmp_path / "copy")}
 
 
 def _resume_and_compare(lab: Lab, whole: Whole, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    answered = {key.hex() for key in lab.cache_keys(run / "answers.sqlite", tmp_path / "copy")}
+    answered = _answered(lab, tmp_path)
     assert answered <= set(whole.key_of.values())
+    shards = {path: path.stat().st_ino for stage in MAP_STAGES for path in (run / stage).glob("[!.r]*.parquet")}
     resumed, log = _sitting(lab, run, tmp_path, "resumed")
     assert resumed.exit_status == 0, resumed.error
     lab.assert_same_run(whole.folder, run)
+    assert {path: path.stat().st_ino for path in shards} == shards  # a finished shard is not worked again
     unanswered = (request for request in whole.answerable if whole.key_of[request] not in answered)
     assert sorted(_asked(log)) == sorted(unanswered)  # what was answered is not asked, what was not is asked once
 
@@ -300,6 +310,7 @@ def test_the_moments_cover_renames_answers_and_half_written_files(whole: Whole) 
         "recipe.yaml",
     ):
         assert {f"rename {name}", f"rename {name}, done"} <= whats
+    assert {"open .stage.json.tmp wb, done", "open fake-model.json w, done"} <= whats
     assert list(dict.fromkeys(moment.stage for moment in whole.moments)) == STAGES
 
 

@@ -29,7 +29,7 @@ from humpback.stages.control import draw_control
 from humpback.stages.curate import curate, decide
 from humpback.stages.dedup import dedup
 from humpback.stages.evaluate import calls_per_pair, evaluate
-from humpback.stages.finetune import finetune, train_spec
+from humpback.stages.finetune import finetune, take_twin, train_spec
 from humpback.stages.mix import mix, mix_backward
 from humpback.store.fingerprint import hash_file
 from humpback.store.rundir import Counts
@@ -137,12 +137,17 @@ class Rooms(Sitting):
             spec = train_spec(
                 name, folder, data, examples, self.base, recipe.train, recipe.runtime, random_seed=recipe.random_seed
             )
+            counts = Counts(read=examples, kept=examples)
+            for other in self._trained_rooms(room):
+                if take_twin(spec, self.run_dir.folder(f"{other}/finetune")):
+                    self.console.say(f"  the same rows and training as {other}: its model is taken, not trained again")
+                    return Work(counts=counts), {**self.result(f"{other}/finetune"), "same_as": other}
             self.engines.close()  # the trainer needs the memory
             with self.console.bar(name, spec.steps, "steps") as bar:
                 result = finetune(spec, self._trainer(), _follow(bar.advance))
             model = find_model(spec.output)
-            work = Work(counts=Counts(read=examples, kept=examples), seconds=result.seconds)
-            return work, {"content_hash": model.content_hash, "training": dataclasses.asdict(result)}
+            work = Work(counts=counts, seconds=result.seconds)
+            return work, {"content_hash": model.content_hash, "training": dataclasses.asdict(result), "same_as": None}
 
         identity = {"train": identity_of(recipe.train), "random_seed": recipe.random_seed}
         self.stage(name, identity, inputs=[f"{room}/mix"], models={"base": self.base}, do=do)
@@ -300,6 +305,10 @@ class Rooms(Sitting):
             iteration=t,
             engines=self.engines,
         )
+
+    def _trained_rooms(self, room: str) -> list[str]:
+        rooms = [name for _, name in self._forward_rooms() if name != room]
+        return [name for name in rooms if self.run_dir.manifest(f"{name}/finetune")]
 
     def _forward_rooms(self) -> list[tuple[str, str]]:
         rooms = [(f"M_{t}", f"iteration-{t}") for t in range(self.recipe.iterations + 1)]

@@ -64,6 +64,8 @@ class SignalKind:
     """Tokens computed per pair, in words."""
     calls: int
     """Engine requests per pair."""
+    iterates: bool
+    """Whether it changes with M_(t-1); one that does not gives the same curation in every iteration."""
 
 
 def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], raters: Raters) -> list[SignalScores]:
@@ -123,13 +125,20 @@ def _lift(name: str, given: Loglikelihood, alone: Loglikelihood) -> Values | Mis
 
 SIGNALS: Mapping[str, SignalKind] = {
     "rating": SignalKind(
-        compute=rating, needs="choice_logprobs", cost="instruction + response (the rubric once per batch)", calls=1
+        compute=rating,
+        needs="choice_logprobs",
+        cost="instruction + response (the rubric once per batch)",
+        calls=1,
+        iterates=True,
     ),
     "backward_lift": SignalKind(
         compute=backward_lift,
         needs="loglikelihood",
         cost="response + 2 x instruction, under the backward model",
         calls=2,
+        iterates=False,
     ),
-    "forward_lift": SignalKind(compute=forward_lift, needs="loglikelihood", cost="instruction + 2 x response", calls=2),
+    "forward_lift": SignalKind(
+        compute=forward_lift, needs="loglikelihood", cost="instruction + 2 x response", calls=2, iterates=True
+    ),
 }

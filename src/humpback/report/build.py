@@ -35,7 +35,7 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "curation": [_curation(by_name, run_dir, t) for t in range(1, last + 1)],
         "training": [_training(m) for m in manifests if m.name.endswith("/finetune")],
         "evaluation": dict(by_name["evaluate"].result),
-        "verdict": _verdict(by_name["evaluate"].result, last, control=recipe.evaluate.control),
+        "verdict": _verdict(by_name, last, control=recipe.evaluate.control),
         "best": _best(run_dir, by_name, last),
         "rejected": _rejected(run_dir, last),
         "paths": {
@@ -114,12 +114,23 @@ def histogram(values: Sequence[float], bins: int = BINS) -> dict[str, Any]:
 
 
 def _training(manifest: Manifest) -> dict[str, Any]:
-    return {"stage": manifest.name, **manifest.result["training"], "model": manifest.result["content_hash"]}
+    result = manifest.result
+    return {
+        "stage": manifest.name,
+        **result["training"],
+        "model": result["content_hash"],
+        "same_as": result.get("same_as"),
+    }
 
 
-def _verdict(evaluation: Mapping[str, Any], last: int, *, control: bool) -> list[str]:
+def _verdict(by_name: Mapping[str, Manifest], last: int, *, control: bool) -> list[str]:
     """Say in words whether it worked, from the paired differences only."""
-    told = []
+    evaluation = by_name["evaluate"].result
+    told = [
+        f"M_{t} is the model of {same}: iteration {t} curated the same pairs, so there was nothing new to learn"
+        for t in range(1, last + 1)
+        if (same := by_name[f"iteration-{t}/finetune"].result.get("same_as"))
+    ]
     questions = [("M_yx", "base", "instruction_nll", "the backward model against the base, at writing instructions")]
     questions += [(f"M_{t}", "base" if t == 0 else f"M_{t - 1}", "response", "") for t in range(last + 1)]
     questions += [(f"M_{last}", "M_0", "response", "")] if last > 1 else []

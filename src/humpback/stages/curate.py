@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from humpback.errors import GateError
+from humpback.evaluation.signals import SIGNALS
 from humpback.recipe import CurateSettings
 from humpback.records import Rejected, Scored
 from humpback.stages.rejecting import reject
@@ -51,6 +52,10 @@ def decide(settings: CurateSettings, audit: Mapping[str, Any]) -> Decision:
     elif (interval["low"] if interval["low"] is not None else interval["value"]) <= 0.5:
         warnings.append(
             f"{signal} is no better than a coin on held-out pairs (AUC {interval['value']:.2f}): this curation is close to random"
+        )
+    if not SIGNALS[signal].iterates:
+        warnings.append(
+            f"{signal} does not change with the model that scores: every iteration curates the same pairs by it"
         )
     if signal == "rating":
         return Decision(signal=signal, policy="threshold", value=settings.threshold, why=why, warnings=tuple(warnings))

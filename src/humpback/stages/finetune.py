@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from humpback.store.shards import storage_errors
 from humpback.training.schedule import schedule_for
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
 
-__all__ = ["finetune", "train_spec"]
+__all__ = ["finetune", "take_twin", "train_spec"]
 
 Trainer = Callable[[TrainSpec, Callable[[TrainStep], None] | None], TrainResult]
 
@@ -58,6 +60,24 @@ def train_spec(
         threads=runtime.threads,
         device="cuda" if runtime.device.startswith("cuda") else "cpu" if runtime.device == "cpu" else "auto",
     )
+
+
+def take_twin(spec: TrainSpec, other: Path) -> bool:
+    """Take over the model of a finished training with the same rows and settings, if `other` is one.
+
+    A curation that no longer changes gives the same mix again: training it a second time would compute the same model.
+    """
+    identity = other / "work" / "identity"
+    if not identity.is_file() or identity.read_text(encoding="utf-8") != spec.identity():
+        return False
+    with storage_errors(spec.output.parent):
+        temporary = spec.output.with_name(spec.output.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(spec.output, ignore_errors=True)
+        shutil.copytree(other / "model", temporary)
+        shutil.copyfile(other / "metrics.jsonl", spec.metrics)
+        os.replace(temporary, spec.output)
+    return True
 
 
 def finetune(spec: TrainSpec, trainer: Trainer, on_step: Callable[[TrainStep], None] | None) -> TrainResult:

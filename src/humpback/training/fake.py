@@ -38,6 +38,8 @@ def train_fake(spec: TrainSpec) -> TrainResult:
     if not examples:
         raise InputError(f"no training rows in {', '.join(map(str, spec.data))}")
     _write(spec.output, {"fake": True, "trained_on": digest.hexdigest(), "examples": examples})
+    spec.work.mkdir(parents=True, exist_ok=True)
+    (spec.work / "identity").write_text(spec.identity(), encoding="utf-8")
     spec.metrics.parent.mkdir(parents=True, exist_ok=True)
     spec.metrics.write_text(json.dumps({"step": spec.steps, "steps": spec.steps}) + "\n", encoding="utf-8")
     return TrainResult(
