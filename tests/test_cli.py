@@ -194,7 +194,7 @@ def test_a_faulty_seed_row_is_named_by_file_and_line(
 def test_an_empty_seed_is_refused(command: Command, own_lab: Lab, tmp_path: Path) -> None:
     own_lab.seed.write_bytes(b"")
     recipe = own_lab.recipe_file(tmp_path / "r.yaml")
-    _assert_refused(command("run", recipe, "--run", tmp_path / "run", "--quiet"), "empty seed", "seed.inputs")
+    _assert_refused(command("run", recipe, "--run", tmp_path / "run", "--quiet"), "empty seed", own_lab.seed.name)
 
 
 def test_a_missing_seed_file_is_named(command: Command, recipe: Path) -> None:

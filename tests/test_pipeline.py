@@ -200,7 +200,7 @@ def test_loss_is_taken_on_the_target_only(lab: Lab, finished: Path) -> None:
         for row in lab.rows(finished, stage, "mix"):
             target = [label for label in row["labels"] if label != IGNORE]
             said = row["instruction"] if stage == "backward/mix" else row["response"]
-            assert target == tokenizer.encode(said) + [*tokenizer.end_of_turn]
+            assert target == [*tokenizer.encode(said), *tokenizer.end_of_turn]
             assert row["input_ids"][-len(target) :] == target
             assert row["labels"] == [IGNORE] * (len(row["input_ids"]) - len(target)) + target
 

@@ -121,7 +121,7 @@ class Watcher:
         self._watch(os, "unlink", lambda *a, **_: f"delete {Path(a[0]).name}")
         self._watch(os, "rmdir", lambda *a, **_: f"delete {Path(a[0]).name}")
         self._watch(shutil, "rmtree", lambda *a, **_: f"delete all of {Path(a[0]).name}")
-        self._watch(Path, "open", lambda path, mode="r", *_, **__: f"open {path.name} {mode}", after=True)
+        self._watch(Path, "open", lambda path, mode="r", *_, **__: f"open {path.name} {mode}" * (mode[0] in "aw"), after=True)
         self._watch(pq.ParquetWriter, "write_table", lambda *_, **__: "half a shard", after=True)
         self._watch(AnswerCache, "put", lambda *_: "store answers", after=True)
         os.fsync = lambda _: self.moment("written")  # type: ignore[assignment]  # a kill loses no page cache
@@ -137,13 +137,15 @@ class Watcher:
         RunDir.begin = begin  # type: ignore[method-assign]
 
     def _watch(self, owner: Any, name: str, describe: Callable[..., str], *, after: bool = False) -> None:
+        """Make a moment of every call that `describe` has words for."""
         real = getattr(owner, name)
 
         def watched(*args: Any, **more: Any) -> Any:
-            self.moment(describe(*args, **more))
+            if what := describe(*args, **more):
+                self.moment(what)
             result = real(*args, **more)
-            if after:
-                self.moment(f"{describe(*args, **more)}, done")
+            if what and after:
+                self.moment(f"{what}, done")
             return result
 
         setattr(owner, name, watched)
@@ -329,6 +331,33 @@ def test_run_killed_from_outside_again_and_again_ends_in_the_same_files(lab: Lab
             kills += child.kill().signal == signal.SIGKILL
     assert kills > 1
     _resume_and_compare(lab, whole, tmp_path)
+
+
+def test_run_with_a_pool_killed_from_outside_resumes_to_the_same_files(lab: Lab, whole: Whole, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with lab.start_child(lambda: lab.run(run, runtime__workers=2), tmp_path) as child:
+        wait_until(lambda: (run / "augment" / "candidates-00000.parquet").exists())
+        child.kill()
+    lab.run(run)  # at once: the dead run's workers may still be ending
+    lab.assert_same_run(whole.folder, run)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("stage", ["augment", "iteration-1/mix"])
+def test_run_resumed_with_another_shard_size_keeps_its_rows(lab: Lab, whole: Whole, tmp_path: Path, stage: str) -> None:
+    run = _kill(lab, whole, tmp_path, whole.aim(stage, "middle"))
+    assert [path.name for path in run.rglob(".*.tmp")] != []  # a shard is half written
+    lab.run(run, runtime__shard_rows=100)
+    prefixes = {"augment": "candidates", "iteration-1/score": "scored", "iteration-1/mix": "mix", "control/mix": "mix"}
+    for name, prefix in prefixes.items():
+        assert lab.rows(run, name, prefix) == lab.rows(whole.folder, name, prefix)
+    assert [path.name for path in run.rglob(".*.tmp")] == []
 
 
 # -- other remains of a kill ---------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import concurrent.futures
 import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar, cast
@@ -40,14 +39,9 @@ class PoolExecutor:
         self.workers = workers
 
     def map(self, task: Callable[[Work], Done], items: Iterable[Work]) -> Iterator[Done]:
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # fork would copy a process that may have started torch's threads
+        context = multiprocessing.get_context("spawn")  # fork would copy a process that may run torch's threads
         pool = concurrent.futures.ProcessPoolExecutor(
-            self.workers,
-            mp_context=context,
-            initializer=cast(Any, _start_worker),
-            initargs=cast(Any, (task, os.getpid())),
+            self.workers, mp_context=context, initializer=cast(Any, _start_worker), initargs=cast(Any, (task,))
         )
         pending: set[concurrent.futures.Future[Done]] = set()
         try:
@@ -71,15 +65,17 @@ class PoolExecutor:
 _task: Callable[[object], object] | None = None  # one per worker process, set once by its initializer
 
 
-def _start_worker(task: Callable[[object], object], parent: int) -> None:
+def _start_worker(task: Callable[[object], object]) -> None:
     global _task
     _task = task
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
-def _die_with(parent: int) -> None:
-    while os.getppid() == parent:  # a killed parent cannot tell its pool to end
-        time.sleep(0.5)
+def _die_with_parent() -> None:
+    """End this worker at once when its parent is gone: a killed parent cannot, and the resumed run writes the same files."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

@@ -32,7 +32,7 @@ IGNORE = -100
 
 SEED_TAG = "Answer in the style of an AI Assistant."
 WEB_TAG = "Answer with knowledge from web search."
-"""The paper's tag sentences S_a and S_w (arXiv 2308.06259, section 2.4)."""
+"""The paper's tag sentences S_a and S_w (arXiv 2308.06259)."""
 
 SCORES = ("1", "2", "3", "4", "5")
 
@@ -164,13 +164,16 @@ class Prompts:
         room = self.max_tokens - self.instruction_tokens - shell - 8  # 8: merges at the cut may re-tokenise longer
         return self._prompt(BACKWARD_PROMPT.format(document=self._cut(self.clean(document), room)), seed=seed)
 
-    def rate(self, instruction: str, response: str) -> Prompt:
-        """Render the rating prompt; its next token is the score. A long response loses its end."""
-        shell = len(self.tokenizer.encode(self.tokenizer.chat(self._fill_rubric(self.clean(instruction), ""))))
-        room = self.max_tokens - shell - len(self._rating_prefill_ids) - 8
-        user = self._fill_rubric(self.clean(instruction), self._cut(self.clean(response), room))
+    def rate(self, instruction: str, response: str) -> Prompt | None:
+        """Render the rating prompt; its next token is the score. None for a pair that does not fit whole.
+
+        A rating of a cut answer would be a rating of another answer.
+        """
+        user = self._fill_rubric(self.clean(instruction), self.clean(response))
         text = self.tokenizer.chat(user)
         ids = (*self.tokenizer.encode(text), *self._rating_prefill_ids)
+        if len(ids) > self.max_tokens:
+            return None
         return Prompt(user=user, prefill=RATING_PREFILL, text=text + RATING_PREFILL, token_ids=ids)
 
     @property
@@ -206,7 +209,7 @@ class Prompts:
     def fingerprint(self) -> dict[str, str]:
         """Return a digest per prompt kind, for stage identity: a changed wording or chat template changes it."""
         kinds = {
-            "answer": self.tokenizer.chat("{instruction}\n\n" + self.both_tags),
+            "answer": self.tokenizer.chat(f"{{instruction}}\n\n{self.seed_tag}\n\n{self.web_tag}"),
             "backward": self.tokenizer.chat(BACKWARD_PROMPT),
             "rate": self.tokenizer.chat(self.rubric) + RATING_PREFILL,
         }

@@ -212,9 +212,9 @@ class TrainSettings(Section):
     batch_size: int | None = Field(None, ge=1)
     """Examples per optimizer step; null is the paper's: 8 below 3,000 examples, else 32."""
     lora_rank: int = Field(16, ge=1)
-    lora_alpha: float = Field(32, gt=0)
-    save_every: int = Field(50, ge=1)
-    """Steps between checkpoints."""
+    """Rank of the adapters."""
+    lora_alpha: int = Field(32, ge=1)
+    """Scale of the adapters: alpha / rank."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSettings:
@@ -238,12 +238,14 @@ class RuntimeSettings(Section):
     """How to compute. Outside identity: no result depends on it, beyond the rounding of another device or batch."""
 
     engine: Literal["hf", "fake"] = "hf"
-    device: str = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda, cuda:1 ..."""
     batch_tokens: int = Field(2048, ge=64)
     """Token budget of one forward pass."""
     train_batch_tokens: int | None = Field(None, ge=64)
     """Token budget of one training micro-batch; null is 512 on a CPU (faster there, and smaller) and 8,192 on a GPU."""
+    save_every: int = Field(50, ge=1)
+    """Training steps between checkpoints: the most that a kill costs."""
     workers: int = Field(1, ge=1)
     """Processes for ingest, augment and score; each holds its own engine."""
     shard_rows: int = Field(512, ge=1)

@@ -47,7 +47,7 @@ class Rooms(Sitting):
 
     def seed(self) -> None:
         settings = self.recipe.seed
-        files = {str(path): hash_file(path) for path in seed_files(settings.inputs)}
+        files = [hash_file(path) for path in seed_files(settings.inputs)]
 
         def do(folder: Path) -> tuple[Work, Result]:
             pairs = read_pairs(settings, random_seed=self.recipe.random_seed)
@@ -58,7 +58,7 @@ class Rooms(Sitting):
 
     def ingest(self) -> None:
         settings = self.recipe.corpus
-        files = {str(path): hash_file(path) for path in corpus_files(settings.inputs)}
+        files = [hash_file(path) for path in corpus_files(settings.inputs)]
 
         def do(folder: Path) -> tuple[Work, Result]:
             documents = read_documents(settings.inputs, max_line_bytes=settings.max_line_bytes)
@@ -232,7 +232,7 @@ class Rooms(Sitting):
 
         self.stage(
             name,
-            {"curate": identity_of(self.recipe.curate), "decision": dataclasses.asdict(decision)},
+            {"decision": {"signal": decision.signal, "policy": decision.policy, "value": decision.value}},
             inputs=[source, f"iteration-{t - 1}/audit"],
             do=do,
         )

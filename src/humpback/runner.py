@@ -157,7 +157,7 @@ def run_stream(
 ) -> Work:
     """Write a stream stage's outcomes in shards; whatever an interrupted sitting left is discarded first."""
     with storage_errors(output.folder):
-        for pattern in (f"{output.prefix}-*.parquet", "rejected-*.parquet"):
+        for pattern in (f"{output.prefix}-*.parquet", "rejected-*.parquet", ".*.tmp"):
             for path in output.folder.glob(pattern):
                 path.unlink()
     started = time.monotonic()

@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -197,16 +196,10 @@ def test_line_ends_of_every_system_cut_alike(newline: str, form: Form) -> None:
         ("plain", "=====\n"),
     ],
 )
-def test_time_grows_with_the_length_of_the_document_only(form: Form, unit: str) -> None:
-    def seconds(chars: int) -> float:
-        given = document("# Top\n\n" + unit * (chars // len(unit)), form)
-        start = time.perf_counter()
-        for _ in cut(given, min_chars=600, max_chars=3000):
-            pass
-        return time.perf_counter() - start
-
-    # Quadratic would be 16 times; the rest is room for a busy machine.
-    assert seconds(400_000) < 10 * min(seconds(100_000) for _ in range(2)) + 0.2
+def test_large_hostile_shapes_come_through_whole(form: Form, unit: str) -> None:
+    """400 kB of one shape: recursion or a quadratic scan would end in an error or in the test's time limit."""
+    given = document("# Top\n\n" + unit * (400_000 // len(unit)), form)
+    assert sum(1 for _ in cut(given, min_chars=600, max_chars=3000)) >= 1
 
 
 HEADINGS = st.sampled_from(

@@ -83,9 +83,14 @@ def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], 
 def rating(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
     """Expected score, 1 to 5, from the model's probabilities of the five scores; `rating_label_mass` is their sum."""
     prompts = [raters.prompts.rate(pair.instruction, pair.response) for pair in pairs]
-    answers = raters.model.choice_logprobs(prompts, raters.prompts.rating_choices)
+    asked = [prompt for prompt in prompts if prompt is not None]
+    answers = iter(raters.model.choice_logprobs(asked, raters.prompts.rating_choices))
     values: list[Values | Missing] = []
-    for answer in answers:
+    for prompt in prompts:
+        if prompt is None:
+            values.append(Missing(f"too_long: the rubric and the pair exceed {raters.prompts.max_tokens} tokens"))
+            continue
+        answer = next(answers)
         if answer.error:
             values.append(Missing(f"engine_error: {answer.error}", failed=True))
         elif answer.mass < raters.min_label_mass:

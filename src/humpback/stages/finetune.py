@@ -56,9 +56,9 @@ def train_spec(
         lora_alpha=settings.lora_alpha,
         seed=derive_seed(random_seed, "finetune") % 2**32,
         batch_tokens=runtime.train_batch_tokens,
-        save_every=settings.save_every,
+        save_every=runtime.save_every,
         threads=runtime.threads,
-        device="cuda" if runtime.device.startswith("cuda") else "cpu" if runtime.device == "cpu" else "auto",
+        device=runtime.device,
     )
 
 

@@ -40,12 +40,19 @@ def diff(old: object, new: object, where: str = "") -> Iterator[str]:
     """Yield one line per field that differs between two payloads."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
-            yield from diff(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+            yield from diff(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{where}.{key}" if where else key)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from diff(before, after, f"{where}.{index}")
-    elif old != new:
-        yield f"{where}: {json.dumps(old, ensure_ascii=False)} -> {json.dumps(new, ensure_ascii=False)}"
+    elif (told := _tell(old)) != _tell(new):  # as JSON: to Python, true is 1
+        yield f"{where}: {told} -> {_tell(new)}"
+
+
+_ABSENT = object()
+
+
+def _tell(value: object) -> str:
+    return "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
 
 
 def derive_seed(*parts: str | int) -> int:

@@ -90,7 +90,7 @@ def write_records(
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
             for batch in _chunks(records, chunk):
                 writer.write_table(pa.Table.from_pylist([to_row(record) for record in batch], schema=schema))
                 rows += len(batch)

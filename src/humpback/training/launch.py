@@ -62,6 +62,10 @@ def _is_complete(spec: TrainSpec) -> bool:
 def _run_child(spec: TrainSpec, follower: _Follower) -> int:
     environment = {**os.environ, "HUMPBACK_PARENT_PIPE": "1", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
+    if spec.device.startswith("cuda:"):  # the trainer takes the first device it sees
+        index = int(spec.device.removeprefix("cuda:"))
+        visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[index] if index < len(visible) and visible[0] else str(index)
     if spec.threads:
         environment["OMP_NUM_THREADS"] = str(spec.threads)
     with (spec.work / "train.log").open("wb") as log:

@@ -93,8 +93,8 @@ def run(spec: TrainSpec) -> None:
 
 def _on_cuda(spec: TrainSpec) -> bool:
     there = torch.cuda.is_available()
-    if spec.device == "cuda" and not there:
-        raise InputError("device=cuda: torch sees no CUDA device; use device=auto or device=cpu")
+    if spec.device.startswith("cuda") and not there:
+        raise InputError(f"device={spec.device}: torch sees no CUDA device; use device=auto or device=cpu")
     return there and spec.device != "cpu"
 
 

@@ -68,7 +68,8 @@ class TrainSpec(BaseModel):
     """Optimizer steps between checkpoints."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; the machine's cores when None."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto, cpu, cuda or cuda:N."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
