@@ -56,7 +56,9 @@ def test_no_items_give_no_results(executor: Executor) -> None:
 
 
 def test_dead_worker_stops_the_stage_with_a_clear_message() -> None:
-    with pytest.raises(StageError, match="a worker process died .* use fewer runtime.workers than 2.*run the same command again"):
+    with pytest.raises(
+        StageError, match=r"a worker process died .* use fewer runtime\.workers than 2.*run the same command again"
+    ):
         list(PoolExecutor(2).map(os._exit, [3, 3, 3]))
     assert _workers(psutil.Process()) == []
 

@@ -110,7 +110,10 @@ def test_diff_names_each_field_with_both_values() -> None:
 
 
 def test_derived_seed_depends_on_every_part_and_fits_63_bits() -> None:
-    seeds = {derive_seed(*parts) for parts in ((0, "augment", "a"), (1, "augment", "a"), (0, "audit", "a"), (0, "augment", "b"))}
+    seeds = {
+        derive_seed(*parts)
+        for parts in ((0, "augment", "a"), (1, "augment", "a"), (0, "audit", "a"), (0, "augment", "b"))
+    }
     assert len(seeds) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(0, "augment", "a") == derive_seed("0", "augment", "a")

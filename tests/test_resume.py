@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow.parquet as pq
 import pytest
 
+from humpback import rooms
 from humpback.engines.base import Sampling
 from humpback.engines.cache import AnswerCache, CachedEngine
 from humpback.engines.fake import FakeEngine
@@ -30,6 +31,7 @@ from humpback.prompts import Choice, Continuation, Prompt
 from humpback.recipe import Recipe
 from humpback.stages.table import stage_names
 from humpback.store.rundir import RunDir
+from humpback.store.shards import atomic_write
 
 if TYPE_CHECKING:
     from tests.conftest import Child, Lab
@@ -121,11 +123,14 @@ class Watcher:
         self._watch(os, "unlink", lambda *a, **_: f"delete {Path(a[0]).name}")
         self._watch(os, "rmdir", lambda *a, **_: f"delete {Path(a[0]).name}")
         self._watch(shutil, "rmtree", lambda *a, **_: f"delete all of {Path(a[0]).name}")
-        self._watch(Path, "open", lambda path, mode="r", *_, **__: f"open {path.name} {mode}" * (mode[0] in "aw"), after=True)
+        self._watch(
+            Path, "open", lambda path, mode="r", *_, **__: f"open {path.name} {mode}" * (mode[0] in "aw"), after=True
+        )
         self._watch(pq.ParquetWriter, "write_table", lambda *_, **__: "half a shard", after=True)
         self._watch(AnswerCache, "put", lambda *_: "store answers", after=True)
         os.fsync = lambda _: self.moment("written")  # type: ignore[assignment]  # a kill loses no page cache
         self._hook_engine()
+        rooms.write_report = lambda path, data: atomic_write(path, b"a page")  # a third of a short run's time
         real = RunDir.begin
 
         def begin(run_dir: RunDir, stage: str, identity: Any) -> bool:
@@ -377,7 +382,7 @@ def test_kill_while_discarding_leaves_each_stage_whole_or_gone(lab: Lab, whole: 
     moments = _discarding(lab, whole, tmp_path / "rebuilt")
     dropped = STAGES[STAGES.index("augment") :]
     assert moments > 5 * len(dropped)
-    for number in range(0, moments, 7):
+    for number in range(0, moments, 17):
         run = Path(shutil.copytree(whole.folder, tmp_path / f"run-{number}"))
         killed, _ = _sitting(lab, run, tmp_path, "killed", Aim("", number), rerun_from="augment")
         assert killed.signal == signal.SIGKILL, killed.error
@@ -395,7 +400,7 @@ def test_recipe_changed_after_a_kill_while_discarding_finds_no_old_shard(
 ) -> None:
     moments = _discarding(lab, whole, tmp_path / "rebuilt")
     lab.run(tmp_path / "expected", augment__temperature=0.0)
-    for number in range(moments - 10, moments, 2):  # while the changed stage itself is discarded
+    for number in range(moments - 10, moments, 3):  # while the changed stage itself is discarded
         run = Path(shutil.copytree(whole.folder, tmp_path / f"run-{number}"))
         killed, _ = _sitting(lab, run, tmp_path, "killed", Aim("", number), rerun_from="augment")
         assert killed.signal == signal.SIGKILL, killed.error

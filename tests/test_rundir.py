@@ -118,7 +118,7 @@ def test_changed_input_file_is_refused_and_nothing_is_touched(
     own_lab.run(tmp_path / "run")
     path: Path = getattr(own_lab, name)
     path.write_text(path.read_text() + path.read_text().splitlines()[0].replace("the", "one", 1) + "\n")
-    _assert_refused(own_lab, tmp_path / "run", stage, "files.0: \"")
+    _assert_refused(own_lab, tmp_path / "run", stage, 'files.0: "')
 
 
 def test_touched_input_file_is_no_drift(own_lab: Lab, tmp_path: Path) -> None:

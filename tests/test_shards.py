@@ -20,7 +20,15 @@ WEB = {"segment_id": "s", "header_path": "A > B", "source_uri": "u#1", "title": 
 RECORDS: list[Record] = [
     Document(id="1", text=TEXT, source_uri="file:1", format="markdown", title="T", licence="x", language="en"),
     Segment(
-        id="2", text=TEXT, header_path="", source_uri="u", offset=2**40, title="", licence="", language="", document_id="1"
+        id="2",
+        text=TEXT,
+        header_path="",
+        source_uri="u",
+        offset=2**40,
+        title="",
+        licence="",
+        language="",
+        document_id="1",
     ),
     Pair(id="3", instruction=TEXT, response="", split="holdout", source_uri="u", licence=""),
     Candidate(id="4", instruction=TEXT, response=TEXT, backward_model="m", **WEB),
@@ -59,7 +67,9 @@ def test_every_record_comes_back_as_it_was(tmp_path: Path, record: Record) -> No
     assert write_records(tmp_path / "x.parquet", type(record), [record]) == 1
     (found,) = read_records(tmp_path / "x.parquet", type(record))
     assert found == record
-    assert [type(getattr(found, name)) for name in vars(found)] == [type(getattr(record, name)) for name in vars(record)]
+    assert [type(getattr(found, name)) for name in vars(found)] == [
+        type(getattr(record, name)) for name in vars(record)
+    ]
 
 
 def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
@@ -179,7 +189,9 @@ def test_truncated_shard_is_damaged_for_every_reader(tmp_path: Path, size: int) 
     write_records(path, Rejected, _rows(50))
     path.write_bytes(path.read_bytes()[:size])
     for read in (read_metadata, lambda p: count_rows([p]), lambda p: list(read_records(p, Rejected))):
-        with pytest.raises(StorageError, match=r"x\.parquet is damaged or gone .*; rebuild it with --rerun-from its stage"):
+        with pytest.raises(
+            StorageError, match=r"x\.parquet is damaged or gone .*; rebuild it with --rerun-from its stage"
+        ):
             read(path)
 
 

@@ -194,7 +194,11 @@ def test_only_unanswered_questions_are_asked(open_engine: Open) -> None:
     engine.generate([_prompt("about bread")], SAMPLING)
     engine.generate([_prompt("about music"), _prompt("about bread"), _prompt("about rivers")], SAMPLING)
     assert isinstance(engine.inner, Recording)
-    assert sorted(user for batch in engine.inner.batches for user in batch) == ["about bread", "about music", "about rivers"]
+    assert sorted(user for batch in engine.inner.batches for user in batch) == [
+        "about bread",
+        "about music",
+        "about rivers",
+    ]
     assert (engine.totals.requests, engine.totals.cache_hits) == (4, 1)
 
 

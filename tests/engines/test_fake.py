@@ -168,7 +168,9 @@ def test_training_gives_a_model_that_depends_on_base_and_rows(tmp_path: Path) ->
 def test_training_counts_rows_and_label_tokens(tmp_path: Path) -> None:
     result = train_fake(_spec(tmp_path, _example(1), _example(2), _example(3)))
     assert (result.steps, result.examples, result.tokens, result.label_tokens) == (3, 3, 9, 3)
-    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [{"step": 3, "steps": 3}]
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        {"step": 3, "steps": 3}
+    ]
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["fake-model.json"]
 
 
@@ -183,11 +185,11 @@ def test_training_replaces_what_a_kill_left(tmp_path: Path) -> None:
 
 
 def test_training_without_rows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no training rows in .*mix.parquet"):
+    with pytest.raises(InputError, match=r"no training rows in .*mix\.parquet"):
         train_fake(_spec(tmp_path))
     spec = _spec(tmp_path, _example(1))
     (tmp_path / "mix.parquet").unlink()
-    with pytest.raises(InputError, match="mix.parquet: there is no such file"):
+    with pytest.raises(InputError, match=r"mix\.parquet: there is no such file"):
         train_fake(spec)
 
 

@@ -55,9 +55,13 @@ def corrupt(pairs: Sequence[Pair], random_seed: int) -> dict[str, list[Instructi
 
 
 def _shuffled(pairs: Sequence[Pair], random_seed: int) -> list[InstructionResponse]:
-    # a ring over a shuffled order: everyone gets another pair's response and every response is used once
+    # a ring over a shuffled order: everyone gets the next one's response, so every response is used once; a neighbour
+    # with the very same response ("Yes.") is passed over, for it would corrupt nothing
     order = sorted(range(len(pairs)), key=lambda i: derive_seed(random_seed, "audit-shuffle", pairs[i].id))
-    giver = {order[i]: order[(i + 1) % len(order)] for i in range(len(order))}
+    giver: dict[int, int] = {}
+    for place, i in enumerate(order):
+        following = (order[(place + step) % len(order)] for step in range(1, len(order)))
+        giver[i] = next((j for j in following if pairs[j].response != pairs[i].response), i)
     return [InstructionResponse(pair.instruction, pairs[giver[i]].response) for i, pair in enumerate(pairs)]
 
 

@@ -142,6 +142,8 @@ def headline(data: Row) -> list[str]:
     """The answers to the three questions of a run, from the paired differences only."""
     last, pairs = data["recipe"]["iterations"], count(data["evaluation"]["pairs"])
     answer = data["evaluation"]["response_nll"]["both tags"]
+    steps = {row["stage"]: row["steps"] for row in data["training"]}
+    compared = f"({steps[f'iteration-{last}/finetune']} training steps against {steps['iteration-0/finetune']})"
     told = [
         _tell(
             data["evaluation"]["instruction_nll"],
@@ -153,8 +155,8 @@ def headline(data: Row) -> list[str]:
         _tell(
             answer,
             (f"M_{last}", "M_0"),
-            better=f"The curated pairs helped: M_{last} beats M_0, the model trained on the seed alone.",
-            worse=f"The curated pairs did harm: M_{last} is worse than M_0, the model trained on the seed alone.",
+            better=f"The curated pairs helped: M_{last} beats M_0, the model trained on the seed alone {compared}.",
+            worse=f"The curated pairs did harm: M_{last} is worse than M_0, the model trained on the seed alone {compared}.",
             unclear=f"Whether the curated pairs helped (M_{last} against M_0, the seed alone) "
             f"cannot be told from {pairs} held-out pairs.",
         ),

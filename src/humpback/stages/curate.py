@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from humpback.corpus.dedup import normalise
 from humpback.errors import GateError
 from humpback.evaluation.signals import SIGNALS
 from humpback.recipe import CurateSettings
@@ -105,4 +105,4 @@ def _count(decision: Decision, rated: int) -> int:
 
 
 def _digest(instruction: str) -> bytes:
-    return hashlib.sha256(" ".join(re.findall(r"\w+", instruction.casefold())).encode()).digest()[:16]
+    return hashlib.sha256(normalise(instruction).encode("utf-8", "surrogatepass")).digest()[:16]
