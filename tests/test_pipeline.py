@@ -284,6 +284,14 @@ def test_answers_do_not_depend_on_the_batch_size(lab: Lab, finished: Path, tmp_p
     lab.assert_same_run(finished, tmp_path / "run")
 
 
+def test_rows_keep_the_order_of_the_corpus(lab: Lab, finished: Path) -> None:
+    order = [row["source_uri"] for row in lab.documents() if "source_uri" in row]
+    for stage in ("ingest", "dedup", "augment", "iteration-1/score", "iteration-1/curate", "control/draw"):
+        found = [row["source_uri"] for row in lab.rows(finished, stage, KEPT[stage])]
+        assert found == [uri for uri in order if uri in found], stage
+        assert len(found) > 5
+
+
 def test_another_random_seed_gives_another_run(lab: Lab, finished: Path, tmp_path: Path) -> None:
     lab.run(tmp_path / "run", random_seed=8)
     held = [{p["id"] for p in _train_and_holdout(lab, run)[1]} for run in (finished, tmp_path / "run")]

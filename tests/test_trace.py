@@ -217,3 +217,12 @@ def test_a_person_is_told_source_scores_verdict_mix_model_and_dataset(
         "train-00000",
     ):
         assert word in out
+
+
+def test_a_run_folder_that_may_not_be_read_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(InputError, match=r"run cannot be read: Permission denied; .*permissions"):
+        trace(run, "abcdef")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from humpback.errors import HumpbackError, StoppedError
+from humpback.errors import HumpbackError, InputError, StoppedError
 
 __all__ = ["app", "main"]
 
@@ -106,7 +106,13 @@ def results(
     """Write a complete run's results as Markdown."""
     from humpback.report.results import render_results
 
-    output.write_text(render_results(run_folder), encoding="utf-8")
+    text = render_results(run_folder)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be written: {error.strerror or error}; give -o a file in a folder that is there"
+        ) from error
 
 
 @app.command()
@@ -122,5 +128,7 @@ def main() -> None:
     try:
         app()
     except HumpbackError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from humpback.report.figures import clean
+
+        print(clean(f"error: {error}"), file=sys.stderr)  # it may quote a file that would steer the terminal
         sys.exit(error.exit_status)

@@ -25,7 +25,7 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
     names = [name for name, _ in stage_names(recipe)]
     if rerun_from is not None and rerun_from not in names:
         raise InputError(f"--rerun-from {rerun_from} is not a stage of this recipe; choose from: {', '.join(names)}")
-    check_seed(recipe.seed.inputs)  # everything that can be refused is refused before anything is made or discarded
+    check_seed(recipe.seed.inputs)  # a missing file is told before anything is made or discarded
     check_corpus(recipe.corpus.inputs)
     with RunDir(folder) as run_dir:
         rooms = Rooms(recipe, run_dir, console)

@@ -30,6 +30,7 @@ class Bar:
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0
+        self.skipped = 0
         self.tokens = 0
         self.note = ""
         self._started = self._logged = time.monotonic()
@@ -41,15 +42,22 @@ class Bar:
         self.note = note or self.note
         self._show()
 
+    def skip(self, units: int) -> None:
+        """Add units that an earlier sitting or the cache had finished: they are no measure of speed."""
+        self.done += units
+        self.skipped += units
+        self._show()
+
     def describe(self) -> str:
         """Return what is known now: rate and time left once something is done."""
         elapsed = max(time.monotonic() - self._started, 1e-6)
         parts = [f"{self.done}/{self.total} {self.unit}" if self.total else f"{self.done} {self.unit}"]
-        parts.append(f"{self.done / elapsed:.1f} {self.unit}/s")
+        fresh = self.done - self.skipped
+        parts.append(f"{fresh / elapsed:.1f} {self.unit}/s")
         if self.tokens:
             parts.append(f"{self.tokens / elapsed:.0f} tokens/s")
-        if self.total and self.done:
-            parts.append(f"ETA {format_seconds(max(self.total - self.done, 0) * elapsed / self.done)}")
+        if self.total and fresh:
+            parts.append(f"ETA {format_seconds(max(self.total - self.done, 0) * elapsed / fresh)}")
         if self.note:
             parts.append(self.note)
         return " · ".join(parts)

@@ -313,7 +313,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror}; give a YAML file") from None
     try:
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
         raise RecipeError(f"recipe {path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"recipe {path} holds {type(data).__name__}, not sections; see `humpback init`")
@@ -358,7 +358,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         node = _descend(node, parent, key)
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         parsed = value
     if isinstance(node, list):
         node[_index(node, last, key)] = parsed

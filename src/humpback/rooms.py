@@ -7,16 +7,18 @@ connect the two.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from humpback.corpus.readers import input_files as corpus_files
 from humpback.corpus.readers import read_documents
 from humpback.engines import find_model
-from humpback.errors import GateError
-from humpback.evaluation.signals import SIGNALS
+from humpback.errors import GateError, InputError
+from humpback.evaluation.signals import ENGINE_ERROR, SIGNALS
 from humpback.export.dataset import write_dataset
-from humpback.recipe import identity_of
+from humpback.progress import Bar
+from humpback.recipe import CorpusInput, SeedInput, identity_of
 from humpback.records import Candidate, Example, Pair, Scored, Segment
 from humpback.report.build import build_report
 from humpback.report.page import write_report
@@ -39,6 +41,8 @@ from humpback.training.spec import TrainResult, TrainSpec, TrainStep
 
 __all__ = ["Rooms"]
 
+AnyInput = TypeVar("AnyInput", SeedInput, CorpusInput)
+
 
 class Rooms(Sitting):
     """The stages of one run."""
@@ -47,7 +51,7 @@ class Rooms(Sitting):
 
     def seed(self) -> None:
         settings = self.recipe.seed
-        files = [hash_file(path) for path in seed_files(settings.inputs)]
+        files = [[name, _hash_input(path)] for name, path in _named(settings.inputs, seed_files)]
 
         def do(folder: Path) -> tuple[Work, Result]:
             pairs = read_pairs(settings, random_seed=self.recipe.random_seed)
@@ -58,7 +62,7 @@ class Rooms(Sitting):
 
     def ingest(self) -> None:
         settings = self.recipe.corpus
-        files = [hash_file(path) for path in corpus_files(settings.inputs)]
+        files = [[name, _hash_input(path)] for name, path in _named(settings.inputs, corpus_files)]
 
         def do(folder: Path) -> tuple[Work, Result]:
             documents = read_documents(settings.inputs, max_line_bytes=settings.max_line_bytes)
@@ -97,36 +101,45 @@ class Rooms(Sitting):
             rows = mix_backward(self.pairs("train"), self.prompts)
             return self.stream("backward/mix", rows, Output(folder, "mix", Example)), {}
 
-        self.stage("backward/mix", self.rendering(), inputs=["seed"], models={"base": self.base}, do=do)
+        identity = {**self.rendering("backward"), "instruction_tokens": self.recipe.augment.max_tokens}
+        self.stage("backward/mix", identity, inputs=["seed"], models={"base": self.base}, do=do)
 
     def mix(self, t: int) -> None:
         name, curated = f"iteration-{t}/mix", [f"iteration-{t}/curate"] if t else []
 
         def do(folder: Path) -> tuple[Work, Result]:
             web = self.read(curated[0], "curated", Scored) if t else iter(())
-            return self.stream(name, mix(self.pairs("train"), web, self.prompts), Output(folder, "mix", Example)), {}
+            work = self.stream(name, mix(self.pairs("train"), web, self.prompts), Output(folder, "mix", Example))
+            if t and not any(row.origin == "web" for row in self.read(name, "mix", Example)):
+                raise GateError(
+                    f"{name}: none of the curated pairs can be trained on ({tell_reasons(work.counts)}); "
+                    "raise model.max_tokens or lower corpus.max_chars"
+                )
+            return work, {}
 
-        self.stage(name, self.rendering(), inputs=["seed", *curated], models={"base": self.base}, do=do)
+        self.stage(name, self.rendering("answer"), inputs=["seed", *curated], models={"base": self.base}, do=do)
 
     def draw_control(self) -> None:
         last = f"iteration-{self.recipe.iterations}"
 
         def do(folder: Path) -> tuple[Work, Result]:
-            count = count_rows(shard_files(self.run_dir.folder(f"{last}/curate"), "curated"))
+            count = sum(row.origin == "web" for row in self.read(f"{last}/mix", "mix", Example))
             rows = draw_control(
                 lambda: self.read(f"{last}/score", "scored", Scored), count, random_seed=self.recipe.random_seed
             )
             return self.stream("control/draw", rows, Output(folder, "drawn", Scored)), {}
 
         identity = {"random_seed": self.recipe.random_seed}
-        self.stage("control/draw", identity, inputs=[f"{last}/score", f"{last}/curate"], do=do)
+        self.stage("control/draw", identity, inputs=[f"{last}/score", f"{last}/mix"], do=do)
 
     def mix_control(self) -> None:
         def do(folder: Path) -> tuple[Work, Result]:
             rows = mix(self.pairs("train"), self.read("control/draw", "drawn", Scored), self.prompts)
             return self.stream("control/mix", rows, Output(folder, "mix", Example)), {}
 
-        self.stage("control/mix", self.rendering(), inputs=["seed", "control/draw"], models={"base": self.base}, do=do)
+        self.stage(
+            "control/mix", self.rendering("answer"), inputs=["seed", "control/draw"], models={"base": self.base}, do=do
+        )
 
     def finetune(self, room: str) -> None:
         name, recipe = f"{room}/finetune", self.recipe
@@ -144,7 +157,7 @@ class Rooms(Sitting):
                     return Work(counts=counts), {**self.result(f"{other}/finetune"), "same_as": other}
             self.engines.close()  # the trainer needs the memory
             with self.console.bar(name, spec.steps, "steps") as bar:
-                result = finetune(spec, self._trainer(), _follow(bar.advance))
+                result = finetune(spec, self._trainer(), _follow(bar))
             model = find_model(spec.output)
             work = Work(counts=counts, seconds=result.seconds)
             return work, {"content_hash": model.content_hash, "training": dataclasses.asdict(result), "same_as": None}
@@ -196,7 +209,11 @@ class Rooms(Sitting):
                     random_seed=recipe.random_seed,
                 )
             atomic_write(folder / "audit.json", to_json({**verdict, "rows": rows}))
-            return Work(counts=Counts(read=len(holdout), kept=len(holdout))), verdict
+            errors = {
+                row["pair_id"] for row in rows if any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())
+            }
+            failed = {ENGINE_ERROR: len(errors)} if errors else {}
+            return Work(counts=Counts(read=len(holdout), kept=len(holdout) - len(errors), failed=failed)), verdict
 
         models = {"model": self.model(f"iteration-{t}"), "backward": self.model("backward")}
         identity = {"score": identity_of(recipe.score), **self.statistics(), **self.prompt_prints()}
@@ -233,7 +250,7 @@ class Rooms(Sitting):
         self.stage(
             name,
             {"decision": {"signal": decision.signal, "policy": decision.policy, "value": decision.value}},
-            inputs=[source, f"iteration-{t - 1}/audit"],
+            inputs=[source],  # of the audit only the decision bears on the rows
             do=do,
         )
         self.console.say(f"  curated by {decision.signal} ({decision.policy} {decision.value:g}): {decision.why}")
@@ -262,7 +279,8 @@ class Rooms(Sitting):
                 )
             atomic_write(folder / "evaluation.json", to_json(result))
             atomic_write(folder / "likelihoods.json", to_json(per_pair))
-            return Work(counts=Counts(read=len(pairs), kept=len(pairs))), result
+            failed = {"engine_error": len(result["failed"])} if result["failed"] else {}
+            return Work(counts=Counts(read=len(pairs), kept=result["pairs"], failed=failed)), result
 
         models = {**forward, "backward": backward["M_yx"]}
         self.stage("evaluate", {**self.statistics(), **self.prompt_prints()}, inputs=["seed"], models=models, do=do)
@@ -324,11 +342,27 @@ class Rooms(Sitting):
         return lambda spec, on_step: train(spec, on_step=on_step)
 
 
-def _follow(advance: Callable[[int, int, str], None]) -> Callable[[TrainStep], None]:
-    state = {"step": 0}
+def _named(inputs: Sequence[AnyInput], find: Callable[[Sequence[AnyInput]], list[Path]]) -> Iterator[tuple[str, Path]]:
+    """Yield each input file with its path inside its input: where the input itself lies is the recipe's word."""
+    for given in inputs:
+        for path in find([given]):
+            root = Path(given.path)
+            yield (path.relative_to(root).as_posix() if root.is_dir() else path.name), path
 
+
+def _hash_input(path: Path) -> str:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}; check that it is there and its permissions"
+        ) from None
+
+
+def _follow(bar: Bar) -> Callable[[TrainStep], None]:
     def on_step(step: TrainStep) -> None:
-        advance(step.step - state["step"], step.tokens, f"loss {step.loss:.3f}")
-        state["step"] = step.step
+        if step.step > bar.done + 1:  # a resumed training begins behind its checkpoint
+            bar.skip(step.step - 1 - bar.done)
+        bar.advance(1, step.tokens, f"loss {step.loss:.3f}")
 
     return on_step

@@ -6,6 +6,7 @@ whole input at once (dedup, curate, mix): it is written in one pass and starts o
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import json
 import os
@@ -26,6 +27,9 @@ from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write, read_metadata, storage_errors, write_records
 
 __all__ = ["MapTask", "Output", "Work", "environment", "run_map", "run_stream"]
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "pyarrow")
+"""Packages whose versions a manifest names."""
 
 In = TypeVar("In", bound=Record)
 Out = TypeVar("Out", bound=Record)
@@ -106,6 +110,9 @@ class _ShardJob(Generic[In, Out]):
         counts = _count(len(kept), rejected)
         if rejected:
             write_records(self.output.rejected(shard.index), Rejected, rejected)
+        else:
+            with storage_errors(self.output.folder):  # a killed sitting may have rejected rows that this one kept
+                self.output.rejected(shard.index).unlink(missing_ok=True)
         # the shard's own file comes last: when it is there, the shard is finished
         write_records(self.output.shard(shard.index), self.output.kind, kept, metadata={"counts": asdict(counts)})
         after = asdict(self.task.totals())
@@ -195,7 +202,24 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "cpu": _cpu_model(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
     }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _count(kept: int, rejected: Sequence[Rejected]) -> Counts:

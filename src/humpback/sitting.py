@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from humpback.engines import EngineSpec, resolve_model
 from humpback.engines.base import Engine, EngineTotals, ModelRef
-from humpback.errors import GateError, InputError, StorageError
+from humpback.errors import DriftError, GateError, InputError, StorageError
 from humpback.evaluation.signals import SIGNALS
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.progress import Bar, Console, format_seconds
@@ -61,6 +61,7 @@ class Sitting:
             self.prompts = self.prompt_spec.bind(engine)
         except ValueError as error:
             raise InputError(f"model.base={recipe.model.base}: {error}; use another base model") from error
+        _check_context(self.base, recipe.model.max_tokens)
         lacking = [name for name in recipe.score.signals if SIGNALS[name].needs not in engine.capabilities]
         if lacking:
             raise InputError(
@@ -95,6 +96,7 @@ class Sitting:
             "inputs": {source: self._fingerprint(source) for source in inputs or []},
             "models": {role: model.content_hash for role, model in (models or {}).items()},
         }
+        self._refuse_stale(name)
         if not self.run_dir.begin(name, payload):
             return
         self.write_recipe()
@@ -122,6 +124,19 @@ class Sitting:
         )
         self.console.say(f"{name}: {_summary(work.counts)} in {format_seconds(time.monotonic() - started)}")
 
+    def _refuse_stale(self, name: str) -> None:
+        """Refuse to work on a stage when a later one is there already: that one was made without it."""
+        if self.run_dir.state(name) != "waiting":
+            return
+        names = [stage for stage, _ in stage_names(self.recipe)]
+        stale = [later for later in names[names.index(name) + 1 :] if self.run_dir.state(later) != "waiting"]
+        if stale:
+            raise DriftError(
+                f"stage {name} is new to {self.run_dir.path}, and {stale[0]}, which comes after it, was made without it. "
+                f"Either run again with --rerun-from {name}, which makes it and everything after it, or keep what is "
+                "there and give the new recipe another run folder (--run NAME)."
+            )
+
     def stream(self, name: str, rows: Iterator[Any], output: Output[Any]) -> Work:
         with self.console.bar(name, None, "rows") as bar:
             return run_stream(rows, output, shard_rows=self.recipe.runtime.shard_rows, bar=bar)
@@ -133,7 +148,9 @@ class Sitting:
         with self.answers_bar(name, total * calls) as bar:
 
             def on_shard(rows: int, fresh: bool) -> None:
-                if pooled or not fresh:  # a fresh shard of this process has shown its answers as they came
+                if not fresh:
+                    bar.skip(rows * calls)
+                elif pooled:  # a shard of this process has shown its answers as they came
                     bar.advance(rows * calls)
 
             return run_map(
@@ -148,7 +165,10 @@ class Sitting:
     @contextlib.contextmanager
     def answers_bar(self, name: str, total: int) -> Iterator[Bar]:
         with self.console.bar(name, total, "answers") as bar:
-            self.engines.on_answers = bar.advance
+            # answers out of the cache come without tokens; they say nothing of how long the rest will take
+            self.engines.on_answers = lambda answers, tokens: (
+                bar.advance(answers, tokens) if tokens else bar.skip(answers)
+            )
             try:
                 yield bar
             finally:
@@ -202,13 +222,21 @@ class Sitting:
         prints = self.prompts.fingerprint()
         return {"prompts": {kind: prints[kind] for kind in kinds or prints}, "max_tokens": self.recipe.model.max_tokens}
 
-    def rendering(self) -> Result:
-        return {**self.prompt_prints("answer", "backward"), "instruction_tokens": self.recipe.augment.max_tokens}
+    def rendering(self, kind: str) -> Result:
+        return self.prompt_prints(kind)
 
     def statistics(self) -> Result:
         evaluate = self.recipe.evaluate
         draw = {"resamples": evaluate.resamples, "confidence": evaluate.confidence}
         return {"statistics": draw, "random_seed": self.recipe.random_seed}
+
+
+def _check_context(base: ModelRef, max_tokens: int) -> None:
+    config = Path(base.path) / "config.json"
+    if config.exists():
+        context = json.loads(config.read_bytes()).get("max_position_embeddings")
+        if isinstance(context, int) and context < max_tokens:
+            raise InputError(f"model.max_tokens={max_tokens} exceeds the base model's context; use at most {context}")
 
 
 def tell_reasons(counts: Counts) -> str:

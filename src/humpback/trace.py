@@ -87,7 +87,12 @@ class _Tables:
     """The Parquet tables of one run folder, looked up by column."""
 
     def __init__(self, run: Path) -> None:
-        if not (run / "recipe.yaml").is_file():
+        try:
+            there = (run / "recipe.yaml").is_file()
+        except OSError as error:
+            fix = "check its name and permissions"
+            raise InputError(f"run folder {run} cannot be read: {error.strerror or error}; {fix}") from error
+        if not there:
             raise InputError(f"{run} is no run folder: it has no recipe.yaml; give the one `humpback run` wrote")
         self.run, self.run_dir = run, RunDir(run)
         numbers = sorted(int(path.name[10:]) for path in run.glob("iteration-*") if path.name[10:].isdecimal())
@@ -120,7 +125,9 @@ class _Tables:
             table = ds.dataset(held, format="parquet")
             names = columns or [name for name in table.schema.names if name not in ("input_ids", "labels")]
             rows: list[Row] = table.to_table(columns=[*names, "__filename"], filter=where).to_pylist()
-        except (pa.ArrowInvalid, FileNotFoundError) as error:
+        except PermissionError as error:
+            raise StorageError(f"{self.run / stage} cannot be read ({error}); check its permissions") from error
+        except (pa.ArrowInvalid, OSError) as error:
             fix = f"run again with --rerun-from {stage.removesuffix('/data')}"
             raise StorageError(f"{self.run / stage} is damaged ({error}); {fix}") from error
         maps = [name for name in names if pa.types.is_map(table.schema.field(name).type)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,6 +76,9 @@ def test_jsonl_columns_are_found_by_the_names_in_the_recipe(tmp_path: Path, name
         (b"[" * 5000, "not_json", "one"),
         (b'{"text": "a", "n": ' + b"1" * 5000 + b"}", "not_json", "JSON"),
         (b'["text"]', "not_json", "list"),
+        (b'{"text": "a", "header_path": ' + b"[" * 500 + b"]" * 500 + b"}", "not_json", "flat"),
+        (b'{"text": "a", "title": ' + b"[" * 500 + b"]" * 500 + b"}", "not_json", "flat"),
+        (b'{"\\ud83d": "a"}', "no_text", "\\ud83d"),
         (b'{"txet": "a"}', "no_text", "txet"),
         (b'{"text": " "}', "no_text", "is empty"),
         (b'{"text": 7}', "no_text", "int"),
@@ -215,3 +219,74 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
         [CorpusInput(path=str(path)), CorpusInput(path=str(tmp_path / "missing.txt"))], max_line_bytes=1024
     )
     assert isinstance(next(records), Document)
+
+
+def test_what_a_folder_holds_and_is_not_read_is_told_row_by_row(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "docs", tmp_path / "elsewhere"
+    for made in (folder, elsewhere):
+        made.mkdir()
+    (elsewhere / "linked.txt").write_text("linked")
+    (folder / "a.txt").write_text("one")
+    (folder / "b.pdf").write_bytes(b"%PDF")
+    (folder / "c.txt").symlink_to(elsewhere / "linked.txt")
+    (folder / "d").symlink_to(elsewhere)
+    (folder / "e.txt").symlink_to(folder / "nothing.txt")
+    os.mkfifo(folder / "f.txt")
+    (folder / ".g.pdf").write_bytes(b"%PDF")
+    records = read(folder)
+    assert [getattr(record, "reason", "read") for record in records] == [
+        *("read", "unknown_kind", "read", "link", "link", "unknown_kind")
+    ]
+    details = [record.detail for record in records if isinstance(record, Rejected)]
+    for name, detail in zip(("b.pdf", "d", "e.txt", "f.txt"), details, strict=True):
+        assert f"{folder / name} " in detail
+    assert "`.md`" in details[0]
+    assert len({record.id for record in records}) == len(records)
+    assert [path.name for path in input_files([CorpusInput(path=str(folder))])] == ["a.txt", "c.txt"]
+
+
+def test_a_folder_that_cannot_be_listed_stops_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.txt").write_text("one")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"closed cannot be read: Permission denied; .*permissions"):
+        read(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_written_out(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.txt", b"caf\xe9.jsonl", b"caf\xe9.pdf"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b'{"text": "one"}\n{')
+    records = read(tmp_path)
+    told = [record.source_uri if isinstance(record, Document) else record.detail for record in records]
+    assert len(told) == 4
+    for text in told:
+        assert "caf\\xe9." in text
+        assert text.encode()
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("method", ["open", "is_file", "exists", "is_dir"])
+def test_an_input_that_may_not_be_read_stops_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(InputError, match=r"corpus input .*a\.txt cannot be read: Permission denied"):
+        read(path)
+
+
+@pytest.mark.parametrize("path", ["a" * 300 + ".txt", "~no-such-user/a.txt"])
+def test_a_path_that_cannot_be_is_refused(path: str) -> None:
+    with pytest.raises(InputError, match=r"corpus input .* cannot be"):
+        check_inputs([CorpusInput(path=path)])

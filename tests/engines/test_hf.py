@@ -528,3 +528,29 @@ def test_a_real_model_rates_on_the_menu(smollm: ModelRef) -> None:
     prompts = Prompts(engine.tokenizer, max_tokens=512, instruction_tokens=32)
     (answer,) = engine.choice_logprobs([prompts.rate("Name a river.", "The Nile.")], prompts.rating_choices)
     assert answer.mass > 0.5
+
+
+def test_damaged_weights_are_refused_with_folder_and_fix(make_byte_model: Any) -> None:
+    folder = Path(make_byte_model().path)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    engine = HFEngine(ModelRef(path=str(folder), content_hash="x"), device="cpu")
+    with pytest.raises(InputError, match=r"cannot be loaded \(SafetensorError.*; copy or fetch") as caught:
+        engine.generate([ask(engine, "hello")], GREEDY)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no such role') }}", "{% for %}", "{{ 1 // 0 }}"])
+def test_a_chat_template_that_fails_is_refused_with_folder_and_fix(make_byte_model: Any, template: str) -> None:
+    folder = Path(make_byte_model(chat_template=template).path)
+    with pytest.raises(InputError, match=r"chat template in .* fails on a plain turn .*; correct it") as caught:
+        HFTokenizer(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_damaged_tokenizer_is_refused_with_folder_and_fix(make_byte_model: Any) -> None:
+    folder = Path(make_byte_model().path)
+    (folder / "tokenizer.json").write_text('{"model":')
+    with pytest.raises(InputError, match=r"tokenizer in .* cannot be read .*; copy or fetch"):
+        HFTokenizer(folder)

@@ -183,3 +183,22 @@ def test_the_converted_model_answers_as_the_gguf_does(smollm: ModelRef) -> None:
     ids = torch.arange(100, 140)[None]
     with torch.inference_mode():
         assert torch.equal(source(ids).logits, converted(ids).logits)
+
+
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": []}', "[" * 5000])
+def test_a_damaged_index_is_named(folder: Path, index: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(InputError, match=r"has a damaged index \(model\.safetensors\.index\.json") as caught:
+        resolve_model(str(folder), folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_model_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"model .*model cannot be read: Permission denied"):
+        resolve_model(str(folder), folder)
+    with pytest.raises(InputError, match="File name too long"):
+        resolve_model("a" * 300, folder)

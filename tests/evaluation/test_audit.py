@@ -146,7 +146,7 @@ def test_unparsed_rating_is_not_a_low_rating() -> None:
     assert all(row.scores == {} for row in rows[1:])
     assert [row.missing["rating"].failed for row in rows[1:]] == [False, True, False]
     reasons = [row.missing["rating"].reason for row in rows[1:]]
-    assert reasons[0].startswith("label_mass 0.010 is below 0.5")
+    assert reasons[0].startswith("unparsed: label mass 0.010 is below 0.5")
     assert reasons[1] == "engine_error: out of memory"
     assert reasons[2].startswith("too_long: ")
 
@@ -194,7 +194,7 @@ def test_pair_with_an_unparsed_rating_leaves_the_audit_and_is_counted() -> None:
     assert audit.auc["all"] == Interval(value=1.0, low=1.0, high=1.0, n=15)
     assert audit.mean_true == pytest.approx(5.0, abs=1e-6)
     lost = [row for row in rows if row.pair_id in {pair.id for pair in pairs[:5]}]
-    assert all(row.scores == {} and row.missing["rating"].startswith("label_mass") for row in lost)
+    assert all(row.scores == {} and row.missing["rating"].startswith("unparsed: label mass") for row in lost)
 
 
 def test_pair_whose_corruption_has_no_value_leaves_the_audit_whole() -> None:
@@ -209,13 +209,13 @@ def test_pair_whose_corruption_has_no_value_leaves_the_audit_whole() -> None:
 def test_signal_without_any_value_cannot_be_chosen() -> None:
     pairs = _pairs(20)
     _, audits = audit_signals(pairs, ["rating", "backward_lift"], _raters(Rating({}, None)), **DRAW)
-    verdict = verdict_of(audits, "M_0")
+    verdict = verdict_of(audits, "M_0", 20)
     assert audits[0].auc == {}
     assert audits[0].mean_true is None
     assert audits[0].missing == 60
     assert verdict["best"] == "backward_lift"
     assert "M_0: rating has no value on any audit pair; it cannot be used" in verdict["notes"]
-    nothing = verdict_of(audits[:1], "M_0")
+    nothing = verdict_of(audits[:1], "M_0", 20)
     assert (nothing["best"], nothing["best_auc"]) == (None, None)
 
 
@@ -227,7 +227,7 @@ def _audit(name: str, **auc: tuple[float, float | None, float | None]) -> Signal
 def test_verdict_names_the_best_signal_and_what_each_cannot_see() -> None:
     strong = _audit("strong", shuffled=(0.95, 0.9, 1.0), truncated=(0.6, 0.55, 0.65), all=(0.8, 0.7, 0.9))
     weak = _audit("weak", shuffled=(0.55, 0.45, 0.65), truncated=(0.3, 0.2, 0.4), all=(0.45, 0.4, 0.5))
-    verdict = verdict_of([weak, strong], "M_1")
+    verdict = verdict_of([weak, strong], "M_1", 20)
     assert (verdict["best"], verdict["best_auc"]) == ("strong", 0.8)
     assert verdict["notes"] == [
         "M_1: weak cannot tell true from shuffled pairs better than a coin (AUC 0.55, 0.45 to 0.65)",
@@ -239,4 +239,20 @@ def test_verdict_names_the_best_signal_and_what_each_cannot_see() -> None:
 
 def test_of_equal_signals_the_first_is_best() -> None:
     same = {"shuffled": (0.8, 0.7, 0.9), "truncated": (0.8, 0.7, 0.9), "all": (0.8, 0.7, 0.9)}
-    assert verdict_of([_audit("one", **same), _audit("other", **same)], "M_0")["best"] == "one"
+    assert verdict_of([_audit("one", **same), _audit("other", **same)], "M_0", 20)["best"] == "one"
+
+
+def test_signal_with_a_value_on_few_pairs_cannot_be_chosen() -> None:
+    perfect = {"shuffled": (1.0, 1.0, 1.0), "truncated": (1.0, 1.0, 1.0), "all": (1.0, 1.0, 1.0)}
+    good = {"shuffled": (0.9, 0.8, 1.0), "truncated": (0.9, 0.8, 1.0), "all": (0.9, 0.8, 1.0)}
+    verdict = verdict_of([_audit("rare", **perfect), _audit("common", **good)], "M_0", 41)
+    assert verdict["best"] is None
+    assert "M_0: rare has a value on only 20 of 41 audit pairs; that is too few to judge it" in verdict["notes"]
+    assert verdict_of([_audit("rare", **perfect)], "M_0", 40)["best"] == "rare"
+
+
+def test_constant_signal_is_called_a_coin_and_not_a_preference() -> None:
+    same = {"shuffled": (0.5, 0.5, 0.5), "truncated": (0.5, 0.5, 0.5), "all": (0.5, 0.5, 0.5)}
+    notes = verdict_of([_audit("constant", **same)], "M_0", 20)["notes"]
+    assert len(notes) == 2
+    assert all("better than a coin" in note for note in notes)

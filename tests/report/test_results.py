@@ -19,7 +19,9 @@ def _render(data: dict[str, Any], folder: Path) -> str:
 
 def test_results_hold_the_figures_of_the_json(complete: Path, data: dict[str, Any]) -> None:
     text = render_results(complete)
-    assert text.startswith("## Run `whole`\n")
+    assert text.startswith("# Results\n\nWritten by `humpback results RUN -o docs/results.md` (`make results`)")
+    assert "[log.md](log.md)" in text.split("\n## ")[0]
+    assert "\n\n## Run `whole`\n" in text
     for row in data["funnel"]:
         assert f"| {row['name']} | {row['read']:,} | {row['kept']:,} | {sum(row['rejected'].values()):,} |" in text
     for audit in data["audits"]:
@@ -95,3 +97,36 @@ def test_figures_are_rounded_without_claiming_more() -> None:
     ]
     assert figures.reasons({"a": 2, "b": 1200}) == "b 1,200, a 2"
     assert figures.clean("a\x1b[31m\r\nb\tc\u202e\ud800\x00") == "a[31m\nb    c"
+
+
+def test_control_characters_between_backticks_do_not_end_a_fence(data: dict[str, Any], tmp_path: Path) -> None:
+    evil = "before\n``\x00`\n# Heading\n<script>alert(1)</script>"
+    data["best"][0].update(instruction="What?", response=evil)
+    text = _render(data, tmp_path)
+    assert "   ```\n   # Heading" in text
+    assert "<script>" not in re.sub(r"^ *(`{3,})text\n.*?\n *\1$", "", text, flags=re.S | re.M)
+
+
+def test_a_model_taken_from_an_earlier_iteration_shows_no_steps_and_no_time(
+    data: dict[str, Any], tmp_path: Path
+) -> None:
+    row = next(row for row in data["training"] if row["stage"] == "iteration-2/finetune")
+    row.update(same_as="iteration-1", seconds=4242.0)
+    text = _render(data, tmp_path)
+    (line,) = (line for line in text.splitlines() if line.startswith("| iteration-2/finetune |") and "taken" in line)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[2] == "taken from iteration-1"
+    assert cells[-1] == ""
+
+
+def test_the_environment_is_shown_whatever_it_holds(data: dict[str, Any], tmp_path: Path) -> None:
+    data["environment"] = {
+        "cpu": "Some | CPU",
+        "commit": None,
+        "packages": {"torch": "2.13.0", "trl": "1.0"},
+        "gpus": [],
+    }
+    text = _render(data, tmp_path)
+    assert r"| cpu | Some \| CPU |" in text
+    assert "| commit | - |" in text
+    assert "| packages | torch 2.13.0, trl 1.0 |" in text

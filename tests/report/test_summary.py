@@ -72,7 +72,8 @@ def test_status_of_a_stopped_run_counts_finished_shards(half: Path, capsys: pyte
     assert started["engine"]["requests"] == 16 * 5
     waiting = stages["iteration-1/curate"]
     assert waiting["state"] == "waiting"
-    assert all(waiting[key] is None for key in KEYS[3:])
+    assert (waiting["rejected"], waiting["failed"]) == ({}, {})
+    assert all(waiting[key] is None for key in KEYS[3:] if key not in ("rejected", "failed"))
 
 
 def test_status_survives_a_cut_sitting_and_an_unfinished_stream_stage(half: Path, tmp_path: Path) -> None:

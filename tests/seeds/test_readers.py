@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -99,6 +100,8 @@ def test_another_random_seed_gives_another_holdout(tmp_path: Path) -> None:
         (b'{"prompt": "a", "response": "b"}', "prompt"),
         (b'{"instruction": "a", "response": ""}', "is empty"),
         (b'{"instruction": 7, "response": "b"}', "int"),
+        (b'{"instruction": "a", "response": "b", "licence": "\\ud83d"}', "'licence' holds half a character"),
+        (b'{"instruction": "a", "response": "b", "licence": ["MIT"]}', "'licence' holds list"),
     ],
 )
 def test_a_faulty_row_stops_with_its_file_and_line(tmp_path: Path, line: bytes, hint: str) -> None:
@@ -161,3 +164,52 @@ def test_the_packaged_seed_is_read_whole() -> None:
     assert not reasons(records)
     assert {record.licence for record in records if isinstance(record, Pair)} == {"CC0-1.0"}
     assert all(path.is_file() for path in input_files(settings.inputs))
+
+
+def test_a_name_that_is_not_utf8_is_written_out(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl"))
+    records = read(write(path, [row(number) for number in range(16)]))
+    assert {record.source_uri.rpartition("/")[2] for record in records if isinstance(record, Pair)} == {
+        f"caf\\xe9.jsonl#L{number}" for number in range(1, 17)
+    }
+
+
+@pytest.mark.parametrize("method", ["open", "is_file", "exists"])
+def test_a_seed_that_may_not_be_read_stops_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = write(tmp_path / "a.jsonl", [row(number) for number in range(16)])
+    monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(InputError, match=r"seed input .*a\.jsonl cannot be read: Permission denied"):
+        read(path)
+
+
+def test_a_name_that_is_too_long_is_refused() -> None:
+    with pytest.raises(InputError, match=r"seed input a+\.jsonl cannot be read: File name too long"):
+        check_inputs([SeedInput(path="a" * 300 + ".jsonl")])
+
+
+@pytest.mark.parametrize("random_seed", range(6))
+def test_pairs_with_the_same_response_are_in_one_split(tmp_path: Path, random_seed: int) -> None:
+    rows = [{"instruction": f"Question {n}?", "response": f"Answer {n // 3}" + ".!"[n % 2]} for n in range(60)]
+    records = read(write(tmp_path / "a.jsonl", rows), random_seed=random_seed, holdout=9)
+    splits: dict[str, set[str]] = {}
+    for record in records:
+        assert isinstance(record, Pair)
+        splits.setdefault(record.response[:-1], set()).add(record.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert len(ids(records, "holdout")) == 9
+    assert len(ids(records, "train")) == 51
+
+
+def test_a_holdout_that_equal_responses_do_not_allow_is_refused_with_what_they_allow(tmp_path: Path) -> None:
+    rows = [row(number) for number in range(9)] + [
+        {"instruction": f"Is it {n}?", "response": "Yes."} for n in range(30)
+    ]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(InputError, match=r"seed\.holdout=20 cannot be met.*only 10 responses differ.*lower .* to 9"):
+        read(path, holdout=20)
+    assert len(ids(read(path, holdout=9), "holdout")) == 9

@@ -42,18 +42,35 @@ def test_threshold_keeps_what_reaches_it(make_scored: Make) -> None:
 
 
 def test_row_without_a_value_is_counted_apart_and_with_its_reason(make_scored: Make) -> None:
-    rows = [make_scored("a", rating=1.0), make_scored("b", missing="label_mass 0.1 is below 0.5"), make_scored("c")]
-    assert _curate(rows, _threshold(4.5)) == ([], {"a": "below_threshold", "b": "no_rating", "c": "no_rating"})
+    rows = [
+        make_scored("a", rating=1.0),
+        make_scored("b", missing="unparsed: label mass 0.1 is below 0.5"),
+        make_scored("c"),
+    ]
+    assert _curate(rows, _threshold(4.5)) == (
+        [],
+        {
+            "a": "below_threshold",
+            "b": "no_rating_unparsed",
+            "c": "no_rating_not_computed",
+        },
+    )
     details = {row.id: row.detail for row in curate(lambda: iter(rows), _threshold(4.5)) if isinstance(row, Rejected)}
     assert details == {
         "a": "rating=1.000 is below 4.5",
-        "b": "label_mass 0.1 is below 0.5",
-        "c": "not computed",
+        "b": "unparsed: label mass 0.1 is below 0.5",
+        "c": "not_computed: it is not among score.signals",
     }
 
 
+def test_row_that_an_engine_failed_on_is_failed_and_not_rejected(make_scored: Make) -> None:
+    (row,) = curate(lambda: iter([make_scored("a", missing="engine_error: out of memory")]), _threshold(4))
+    assert isinstance(row, Rejected)
+    assert (row.failed, row.reason) == (True, "no_rating_engine_error")
+
+
 def test_value_of_another_signal_does_not_help(make_scored: Make) -> None:
-    assert _curate([make_scored("a", lift=5.0)], _threshold(1)) == ([], {"a": "no_rating"})
+    assert _curate([make_scored("a", lift=5.0)], _threshold(1)) == ([], {"a": "no_rating_not_computed"})
 
 
 @pytest.mark.parametrize(
@@ -70,7 +87,7 @@ def test_share_is_taken_of_the_rows_with_a_value(make_scored: Make) -> None:
     rows = [make_scored(f"{n}", lift=float(n)) for n in range(4)] + [make_scored(f"none-{n}") for n in range(6)]
     ids, rejected = _curate(rows, _top(0.5))
     assert ids == ["2", "3"]
-    assert sum(reason == "no_lift" for reason in rejected.values()) == 6
+    assert sum(reason == "no_lift_not_computed" for reason in rejected.values()) == 6
 
 
 def test_ties_at_the_cut_go_by_id_whatever_the_order(make_scored: Make) -> None:
@@ -88,7 +105,7 @@ def test_lower_is_below_even_when_negative(make_scored: Make) -> None:
 
 def test_no_rows_give_no_rows(make_scored: Make) -> None:
     assert _curate([], _top(0.4)) == ([], {})
-    assert _curate([make_scored("a")], _top(0.4)) == ([], {"a": "no_lift"})
+    assert _curate([make_scored("a")], _top(0.4)) == ([], {"a": "no_lift_not_computed"})
 
 
 # -- duplicates ----------------------------------------------------------------------------------------------------------

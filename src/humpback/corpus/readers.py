@@ -1,12 +1,14 @@
 """Documents out of files, folders and Python's own manual, one at a time.
 
-In: the inputs of the recipe. Out: a stream of `Document`, and a `Rejected` for each record that cannot be read. One bad
-record costs one row; an input that is wrong as a whole (missing, unknown kind) stops with an InputError beforehand.
+In: the inputs of the recipe. Out: a stream of `Document`, and a `Rejected` for each record that cannot be read and each
+file or link of a folder that is passed over. One bad record costs one row; an input that is wrong as a whole (missing,
+unknown kind, not readable) stops with an InputError.
 Memory: one JSONL line (`max_line_bytes`), or one text file (`MAX_FILE_BYTES`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib
 import importlib.util
@@ -22,7 +24,7 @@ from humpback.errors import InputError
 from humpback.recipe import CorpusInput
 from humpback.records import Document, Rejected, content_id
 
-__all__ = ["MAX_FILE_BYTES", "check_inputs", "input_files", "read_documents"]
+__all__ = ["MAX_FILE_BYTES", "check_inputs", "input_errors", "input_files", "printable_path", "read_documents"]
 
 MAX_FILE_BYTES = 256_000_000
 """Longest .txt or .md file, after decompression: it is one document and is held in memory."""
@@ -42,6 +44,8 @@ _LEADING_GRAMMAR = re.compile(r"(^([*=\-~^])\2{2,}\n\n)((?: {3}\w+ +::= .*\n)(?:
 _FOOTNOTES = re.compile(r"^-\[ Footnotes \]-$", re.MULTILINE)
 _PIECE = 1 << 20
 _SHOWN = 2000
+_MAX_NESTING = 20
+"""Lists within lists that a header path or title may have; nobody writes more, and Python itself gives up at some point."""
 
 
 class _Line(NamedTuple):
@@ -61,8 +65,10 @@ def read_documents(inputs: Sequence[CorpusInput], *, max_line_bytes: int) -> Ite
         if given.path == _TOPICS:
             yield from _read_topics(given)
             continue
-        for path in _files(given):
-            if _suffix(path) in _LINE_SUFFIXES:
+        for path, fault in _entries(given):
+            if fault:
+                yield _rejected(printable_path(path), fault, b"")
+            elif _suffix(path) in _LINE_SUFFIXES:
                 yield from _read_lines(path, given, max_line_bytes)
             else:
                 yield _read_file(path, given)
@@ -75,36 +81,81 @@ def check_inputs(inputs: Sequence[CorpusInput]) -> None:
 
 def input_files(inputs: Sequence[CorpusInput]) -> list[Path]:
     """Return every file the inputs stand for, in reading order: their content is the corpus's identity."""
-    return [path for given in inputs for path in _files(given)]
+    return [path for given in inputs for path, fault in _entries(given) if not fault]
 
 
-def _files(given: CorpusInput) -> list[Path]:
+@contextlib.contextmanager
+def input_errors(what: str, path: Path | str) -> Iterator[None]:
+    """Turn the operating system's refusal to find or read what the user gave into an InputError; damage passes."""
+    try:
+        yield
+    except gzip.BadGzipFile:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error, what) from error
+    except RuntimeError as error:  # expanduser, of a user that is not there
+        raise InputError(f"{what} {printable_path(path)} cannot be found: {error}") from error
+
+
+def printable_path(path: Path | str) -> str:
+    """Return a path as text that UTF-8 can hold: a byte of its name that is no UTF-8 becomes `\\xNN`."""
+    return os.fsencode(Path(path).as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _entries(given: CorpusInput) -> list[tuple[Path, _Fault | None]]:
+    """Return what the input stands for in reading order, and of what is passed over the reason."""
     if given.path.startswith("pydoc:"):
-        return [_topics_file(given.path)]
-    path = Path(given.path).expanduser()
-    if path.is_dir():
-        found = _walk(path)
-        if not found:
-            raise InputError(f"corpus input {path} is a folder without a file to read; it needs {_KNOWN}")
-        return found
-    if not path.exists():
-        raise InputError(f"corpus input {path} does not exist; give a file, a folder or `{_TOPICS}`")
-    if not _readable(path):
-        raise InputError(f"corpus input {path} is of an unknown kind; convert it to {_KNOWN}")
-    return [path]
+        return [(_topics_file(given.path), None)]
+    shown = printable_path(given.path)
+    with input_errors("corpus input", given.path):
+        path = Path(given.path).expanduser()
+        if path.is_dir():
+            found = _walk(path)
+            if all(fault for _, fault in found):
+                raise InputError(f"corpus input {shown} is a folder without a file to read; it needs {_KNOWN}")
+            return found
+        if not path.exists():
+            raise InputError(f"corpus input {shown} does not exist; give a file, a folder or `{_TOPICS}`")
+        if not _is_known(path) or not path.is_file():
+            raise InputError(f"corpus input {shown} is of an unknown kind; convert it to {_KNOWN}")
+    return [(path, None)]
 
 
-def _walk(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder):
+def _walk(folder: Path) -> list[tuple[Path, _Fault | None]]:
+    def refuse(error: OSError) -> None:  # os.walk passes over a folder that it cannot list
+        raise _unreadable(error.filename or folder, error)
+
+    found: list[tuple[Path, _Fault | None]] = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [path for name in names if not name.startswith(".") and _readable(path := Path(parent, name))]
-    return sorted(found, key=lambda path: path.parts)
+        found += [(path, _folder_link(path)) for name in folders if (path := Path(parent, name)).is_symlink()]
+        found += [
+            (path, _passed_over(path)) for name in names if not name.startswith(".") and (path := Path(parent, name))
+        ]
+    return sorted(found, key=lambda entry: entry[0].parts)
 
 
-def _readable(path: Path) -> bool:
-    suffix = _suffix(path)
-    return (suffix in _TEXT_FORMATS or suffix in _LINE_SUFFIXES) and path.is_file()
+def _folder_link(path: Path) -> _Fault:
+    shown = printable_path(path)
+    return _Fault(
+        "link", f"{shown} is a link to a folder, which is not followed; name that folder as an input of its own"
+    )
+
+
+def _passed_over(path: Path) -> _Fault | None:
+    """Return why a file of a folder is not read; a link to a file is read as that file."""
+    shown = printable_path(path)
+    if not _is_known(path):
+        return _Fault("unknown_kind", f"{shown} is of an unknown kind and not read; convert it to {_KNOWN}")
+    if path.is_file():
+        return None
+    if path.is_symlink():
+        return _Fault("link", f"{shown} is a link that leads to no file; correct it or take it out of the folder")
+    return _Fault("unknown_kind", f"{shown} is no regular file and not read; convert it to {_KNOWN}")
+
+
+def _is_known(path: Path) -> bool:
+    return _suffix(path) in (*_TEXT_FORMATS, *_LINE_SUFFIXES)
 
 
 def _suffix(path: Path) -> str:
@@ -148,7 +199,7 @@ def _read_topics(given: CorpusInput) -> Iterator[Document | Rejected]:
 
 
 def _read_file(path: Path, given: CorpusInput) -> Document | Rejected:
-    where = path.as_posix()
+    where = printable_path(path)
     try:
         with _open(path) as stream:
             data = _read(stream, MAX_FILE_BYTES + 1, path)
@@ -168,18 +219,18 @@ def _read_file(path: Path, given: CorpusInput) -> Document | Rejected:
 
 
 def _read_lines(path: Path, given: CorpusInput, max_line_bytes: int) -> Iterator[Document | Rejected]:
-    number = 0
+    number, name = 0, printable_path(path)
     with _open(path) as stream:
         while True:
             try:
                 line = _next_line(stream, max_line_bytes, path)
             except _DAMAGE as error:
-                yield _damaged(path.as_posix(), number, error)
+                yield _damaged(name, number, error)
                 return
             if line is None:
                 return
             number += 1
-            where = f"{path.as_posix()}:{number}"
+            where = f"{name}:{number}"
             if line.size > max_line_bytes:
                 detail = (
                     f"{where} is {line.size:,} bytes long, above corpus.max_line_bytes={max_line_bytes:,}; "
@@ -187,7 +238,7 @@ def _read_lines(path: Path, given: CorpusInput, max_line_bytes: int) -> Iterator
                 )
                 yield _rejected(where, _Fault("line_too_long", detail), line.data)
             elif line.data.strip():
-                document = _parse(line.data, where, f"{path.as_posix()}#L{number}", given, first=number == 1)
+                document = _parse(line.data, where, f"{name}#L{number}", given, first=number == 1)
                 yield _rejected(where, document, line.data) if isinstance(document, _Fault) else document
 
 
@@ -209,9 +260,13 @@ def _parse(data: bytes, where: str, address: str, given: CorpusInput, *, first: 
     if not isinstance(text, str) or not text.strip():
         return _Fault("no_text", _no_text(row, where, given.text))
     text = _unix_lines(text)
-    title, header_path = _words(row.get(given.title)), _words(row.get(given.header_path))
-    uri = _words(row.get(given.source_uri)) or address
-    licence, language = _words(row.get("licence")) or given.licence, _words(row.get("language"))
+    try:
+        title, header_path, uri, licence, language = (
+            _words(row.get(name)) for name in (given.title, given.header_path, given.source_uri, "licence", "language")
+        )
+    except RecursionError:
+        return _Fault("not_json", f"{where} nests lists more than {_MAX_NESTING} deep; write one flat object per line")
+    uri, licence = uri or address, licence or given.licence
     half = _half_character(text, title, header_path, uri, licence, language)
     if half:
         return _Fault("not_utf8", f"{where} holds half a character ({half}), which UTF-8 cannot hold; write it whole")
@@ -234,10 +289,12 @@ def _no_text(row: Mapping[str, object], where: str, column: str) -> str:
     return f"{where}: column {column!r} {found}; fill it or take the record out"
 
 
-def _words(value: object) -> str:
+def _words(value: object, depth: int = 0) -> str:
     """Return a column as one line of text; a list of headers becomes a header path."""
     if isinstance(value, list):
-        return " > ".join(filter(None, map(_words, value)))
+        if depth >= _MAX_NESTING:
+            raise RecursionError
+        return " > ".join(filter(None, (_words(item, depth + 1) for item in value)))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     return " ".join(str(value).split())
@@ -266,10 +323,8 @@ def _unix_lines(text: str) -> str:
 
 
 def _open(path: Path) -> BinaryIO:
-    try:
+    with input_errors("corpus input", path):
         return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
 def _next_line(stream: BinaryIO, limit: int, path: Path) -> _Line | None:
@@ -290,16 +345,13 @@ def _next_line(stream: BinaryIO, limit: int, path: Path) -> _Line | None:
 
 
 def _read(stream: BinaryIO, limit: int, path: Path) -> bytes:
-    try:
+    with input_errors("corpus input", path):
         return stream.read(limit)
-    except _DAMAGE:
-        raise
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"corpus input {path} cannot be read: {error.strerror or error}; check its permissions and disk")
+def _unreadable(path: Path | str, error: OSError, what: str = "corpus input") -> InputError:
+    name = printable_path(path)
+    return InputError(f"{what} {name} cannot be read: {error.strerror or error}; check its name, permissions and disk")
 
 
 def _damaged(where: str, lines: int, error: Exception) -> Rejected:
@@ -311,4 +363,5 @@ def _damaged(where: str, lines: int, error: Exception) -> Rejected:
 def _rejected(where: str, fault: _Fault, data: bytes) -> Rejected:
     shown = data[: 4 * _SHOWN].decode("utf-8", "replace")[:_SHOWN]
     row = json.dumps({"text": shown, "source_uri": where}, ensure_ascii=False)
-    return Rejected(id=content_id(where, fault.reason), reason=fault.reason, detail=fault.detail, row=row)
+    detail = fault.detail.encode("utf-8", "backslashreplace").decode()  # a column may be named by half a character
+    return Rejected(id=content_id(where, fault.reason), reason=fault.reason, detail=detail, row=row)

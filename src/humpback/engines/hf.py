@@ -29,7 +29,7 @@ from humpback.engines.base import (
 )
 from humpback.engines.batching import kept_cost, plan_batches
 from humpback.engines.drawing import NOT_FINITE, Draw
-from humpback.engines.hf_tokenizer import HFTokenizer
+from humpback.engines.hf_tokenizer import HFTokenizer, first_line
 from humpback.engines.models import quiet_loading
 from humpback.errors import InputError
 from humpback.prompts import Choice, Continuation, Prompt
@@ -155,15 +155,23 @@ class HFEngine:
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         on_cpu = self._device.type == "cpu"
-        with quiet_loading():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                self.model.path,
-                dtype=torch.float32 if on_cpu else torch.bfloat16,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+        try:
+            with quiet_loading():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    self.model.path,
+                    dtype=torch.float32 if on_cpu else torch.bfloat16,
+                    attn_implementation="sdpa",
+                    use_safetensors=True,
+                    local_files_only=True,
+                    output_loading_info=True,
+                )
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a damaged file fails anywhere in the readers, with any error
+            raise InputError(
+                f"the model in {self.model.path} cannot be loaded ({type(error).__name__}: {first_line(error)}); "
+                "copy or fetch the folder again, or save it again with save_pretrained"
+            ) from error
         net, info = loaded
         if info["missing_keys"]:
             names = ", ".join(sorted(info["missing_keys"])[:3])

@@ -8,13 +8,18 @@ from typing import Any
 
 from humpback.errors import InputError
 
-__all__ = ["HFTokenizer"]
+__all__ = ["HFTokenizer", "first_line"]
 
 MARKER = "humpback-marker"
 PLAIN_TEMPLATE = "{bos}### Instruction:\n{user}\n\n### Response:\n"
 """For a base model whose tokenizer brings no chat template."""
 FIXED_DATE = "{% macro strftime_now(format) %}01 Jan 2024{% endmacro %}{{ '' }}"
 """Put before a template that writes today's date into the system message: a prompt must not change overnight."""
+
+
+def first_line(error: Exception) -> str:
+    """Return what a library's error says first: an error of ours is one line."""
+    return (str(error).strip().splitlines() or ["no reason given"])[0]
 
 
 class HFTokenizer:
@@ -24,10 +29,14 @@ class HFTokenizer:
         from transformers import AutoTokenizer
 
         auto: Any = AutoTokenizer
+        self._folder = folder
         try:
             self._tokenizer = auto.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"the tokenizer in {folder} cannot be read ({type(error).__name__}: {error})") from error
+        except Exception as error:  # a damaged file fails anywhere in the readers, with any error
+            raise InputError(
+                f"the tokenizer in {folder} cannot be read ({type(error).__name__}: {first_line(error)}); "
+                "copy or fetch the folder again, or save it again with save_pretrained"
+            ) from error
         if self._tokenizer.eos_token_id is None:
             raise InputError(f"the tokenizer in {folder} has no eos_token; name one in its tokenizer_config.json")
         added = (token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special)
@@ -83,17 +92,29 @@ class HFTokenizer:
         )
 
     def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                chat_template=self._template,
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    chat_template=self._template,
+                )
             )
+        except Exception as error:  # a template is a program: it may raise what it likes
+            raise self._template_fault(error) from error
+
+    def _template_fault(self, error: Exception) -> InputError:
+        return InputError(
+            f"the chat template in {self._folder} fails on a plain turn ({type(error).__name__}: {first_line(error)}); "
+            "correct it in chat_template.jinja or tokenizer_config.json, or take it out to use the plain one"
         )
 
     def _find_template(self) -> str:
-        template = str(self._tokenizer.get_chat_template()) if self._tokenizer.chat_template else ""
+        try:
+            template = str(self._tokenizer.get_chat_template()) if self._tokenizer.chat_template else ""
+        except ValueError as error:  # several templates, and none is the default
+            raise self._template_fault(error) from error
         return FIXED_DATE + template if "strftime_now" in template else template
 
     def _find_bos(self) -> str:

@@ -17,8 +17,9 @@ import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from humpback.corpus.readers import input_errors
 from humpback.engines.base import ModelRef
 from humpback.errors import InputError, MissingDependencyError
 
@@ -44,13 +45,16 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 def resolve_model(reference: str, cache_folder: Path) -> ModelRef:
     """Return the folder and the content hash of a model; a GGUF is converted under `cache_folder/models` first."""
+    kind, path = _look(reference)
     if reference.startswith("package:"):
         folder = _convert_once(_packaged_gguf(reference), cache_folder)
-    elif (path := Path(reference).expanduser()).is_file():
+    elif kind == "file":
         if path.suffix != ".gguf":
             raise InputError(f"model={reference!r} is a file; give the model's folder or a .gguf file")
+        with input_errors("model", path), path.open("rb"):
+            pass
         folder = _convert_once(path, cache_folder)
-    elif path.is_dir():
+    elif kind == "folder":
         folder = path
     elif HUB_ID.fullmatch(reference) and not reference.startswith("."):
         folder = _fetch(reference)
@@ -59,8 +63,9 @@ def resolve_model(reference: str, cache_folder: Path) -> ModelRef:
             f"model={reference!r} does not exist; give a folder, a .gguf file, package:NAME or a hub id such as "
             "HuggingFaceTB/SmolLM2-135M"
         )
-    _check_folder(folder, reference)
-    return ModelRef(path=str(folder.resolve()), content_hash=hash_model(folder))
+    with input_errors("model", folder):
+        _check_folder(folder, reference)
+        return ModelRef(path=str(folder.resolve()), content_hash=hash_model(folder))
 
 
 def hash_model(folder: Path) -> str:
@@ -88,6 +93,12 @@ def quiet_loading() -> Iterator[None]:
 
 
 # -- where it is -------------------------------------------------------------------------------------------------------
+
+
+def _look(reference: str) -> tuple[Literal["file", "folder", "nothing"], Path]:
+    with input_errors("model", reference):
+        path = Path(reference).expanduser()
+        return "file" if path.is_file() else "folder" if path.is_dir() else "nothing", path
 
 
 def _packaged_gguf(reference: str) -> Path:
@@ -136,7 +147,11 @@ def _check_folder(folder: Path, reference: str) -> None:
     if not any(folder.glob("*.safetensors")):
         raise refuse("has no *.safetensors weights; only safetensors are read: save it with save_pretrained")
     for index in folder.glob("*.safetensors.index.json"):
-        parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            parts = {str(part) for part in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f"{index.name}: {type(error).__name__}: {error}"
+            raise refuse(f"has a damaged index ({reason}); copy or fetch it again") from error
         missing = sorted(part for part in parts if not (folder / part).is_file())
         if missing:
             raise refuse(f"lacks {', '.join(missing)}, named in {index.name}; copy or fetch it again")

@@ -114,11 +114,14 @@ def _audit_one(name: str, by_kind: Mapping[str, Sequence[SignalScores]], draw: M
     return SignalAudit(signal=name, auc=result, missing=missing, mean_true=mean_true)
 
 
-def verdict_of(audits: Sequence[SignalAudit], base_name: str) -> dict[str, Any]:
-    """Choose the best signal and say in plain words what each one can and cannot see."""
-    usable = [audit for audit in audits if "all" in audit.auc]
+def verdict_of(audits: Sequence[SignalAudit], base_name: str, pairs: int) -> dict[str, Any]:
+    """Choose the best signal and say in plain words what each one can and cannot see.
+
+    A signal that has a value on fewer than half of the `pairs` held out, or too few for an interval, is not a candidate.
+    """
+    usable = [audit for audit in audits if _usable(audit, pairs)]
     best = max(usable, key=lambda audit: audit.auc["all"].value, default=None)
-    notes = [note for audit in audits for note in _notes(audit, base_name)]
+    notes = [note for audit in audits for note in _notes(audit, base_name, pairs)]
     return {
         "best": best.signal if best else None,
         "best_auc": best.auc["all"].value if best else None,
@@ -127,18 +130,26 @@ def verdict_of(audits: Sequence[SignalAudit], base_name: str) -> dict[str, Any]:
     }
 
 
-def _notes(audit: SignalAudit, model: str) -> list[str]:
+def _usable(audit: SignalAudit, pairs: int) -> bool:
+    interval = audit.auc.get("all")
+    return interval is not None and interval.low is not None and 2 * interval.n >= pairs
+
+
+def _notes(audit: SignalAudit, model: str, pairs: int) -> list[str]:
     if "all" not in audit.auc:
         return [f"{model}: {audit.signal} has no value on any audit pair; it cannot be used"]
     notes = []
+    if not _usable(audit, pairs):
+        n = audit.auc["all"].n
+        return [f"{model}: {audit.signal} has a value on only {n} of {pairs} audit pairs; that is too few to judge it"]
     for kind in CORRUPTIONS:
         interval = audit.auc[kind]
-        if interval.low is not None and interval.high is not None and interval.low <= 0.5 < interval.high:
+        if interval.low is not None and interval.high is not None and interval.low <= 0.5 <= interval.high:
             notes.append(
                 f"{model}: {audit.signal} cannot tell true from {kind} pairs better than a coin "
                 f"(AUC {interval.value:.2f}, {interval.low:.2f} to {interval.high:.2f})"
             )
-        elif interval.high is not None and interval.high <= 0.5:
+        elif interval.high is not None and interval.high < 0.5:
             notes.append(f"{model}: {audit.signal} prefers {kind} pairs to true ones (AUC {interval.value:.2f})")
         elif interval.value < 0.7:
             notes.append(f"{model}: {audit.signal} is weak against {kind} pairs (AUC {interval.value:.2f})")

@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from humpback.engines.base import Engine
-from humpback.errors import StageError
 from humpback.evaluation.stats import bootstrap_ratio, bootstrap_ratio_difference
 from humpback.prompts import Prompts
 from humpback.records import Pair
 from humpback.store.fingerprint import derive_seed
 
-__all__ = ["Likelihoods", "compare", "instruction_nll", "response_nll"]
+__all__ = ["Likelihoods", "compare", "instruction_nll", "response_nll", "without_errors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +22,8 @@ class Likelihoods:
     pair_ids: tuple[str, ...]
     nats: tuple[float, ...]
     tokens: tuple[int, ...]
+    errors: tuple[str | None, ...]
+    """Why a pair has no likelihood, or None. Such a pair counts for no model."""
 
 
 def response_nll(pairs: Sequence[Pair], engine: Engine, prompts: Prompts, tag: str) -> Likelihoods:
@@ -42,16 +43,33 @@ def instruction_nll(pairs: Sequence[Pair], engine: Engine, prompts: Prompts) -> 
 
 
 def _collect(pairs: Sequence[Pair], answers: Sequence[Any]) -> Likelihoods:
-    for pair, answer in zip(pairs, answers, strict=True):
-        if answer.error:
-            raise StageError(
-                f"held-out pair {pair.id} ({pair.source_uri}) has no likelihood: {answer.error}; "
-                "shorten or remove it from the seed: every model must be measured on the same pairs"
-            )
     return Likelihoods(
         pair_ids=tuple(pair.id for pair in pairs),
         nats=tuple(-answer.logprob for answer in answers),
         tokens=tuple(answer.tokens for answer in answers),
+        errors=tuple(answer.error for answer in answers),
+    )
+
+
+def without_errors(tables: Sequence[Mapping[str, Likelihoods]]) -> tuple[list[dict[str, Likelihoods]], dict[str, str]]:
+    """Leave a pair that any model could not answer out for every model; return the tables and the reasons by pair."""
+    failed = {
+        pair_id: error
+        for table in tables
+        for values in table.values()
+        for pair_id, error in zip(values.pair_ids, values.errors, strict=True)
+        if error
+    }
+    return [{name: _keep(values, failed) for name, values in table.items()} for table in tables], failed
+
+
+def _keep(values: Likelihoods, failed: Mapping[str, str]) -> Likelihoods:
+    rows = [row for row, pair_id in enumerate(values.pair_ids) if pair_id not in failed]
+    return Likelihoods(
+        pair_ids=tuple(values.pair_ids[row] for row in rows),
+        nats=tuple(values.nats[row] for row in rows),
+        tokens=tuple(values.tokens[row] for row in rows),
+        errors=tuple(None for _ in rows),
     )
 
 

@@ -13,7 +13,20 @@ from typing import NamedTuple
 from humpback.engines.base import Capability, Engine, Loglikelihood
 from humpback.prompts import Prompts
 
-__all__ = ["SIGNALS", "InstructionResponse", "Missing", "Raters", "SignalKind", "SignalScores", "compute_signals"]
+__all__ = [
+    "ENGINE_ERROR",
+    "SIGNALS",
+    "InstructionResponse",
+    "Missing",
+    "Raters",
+    "SignalKind",
+    "SignalScores",
+    "compute_signals",
+]
+
+
+ENGINE_ERROR = "engine_error"
+"""First word of the reason when an engine failed on a row, as against a model that gave no usable answer."""
 
 
 class InstructionResponse(NamedTuple):
@@ -92,9 +105,9 @@ def rating(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values 
             continue
         answer = next(answers)
         if answer.error:
-            values.append(Missing(f"engine_error: {answer.error}", failed=True))
+            values.append(Missing(f"{ENGINE_ERROR}: {answer.error}", failed=True))
         elif answer.mass < raters.min_label_mass:
-            values.append(Missing(f"label_mass {answer.mass:.3f} is below {raters.min_label_mass:g}"))
+            values.append(Missing(f"unparsed: label mass {answer.mass:.3f} is below {raters.min_label_mass:g}"))
         else:
             shares = [math.exp(logprob) for logprob in answer.logprobs]
             expected = sum(score * share for score, share in enumerate(shares, start=1)) / sum(shares)
@@ -122,9 +135,9 @@ def forward_lift(pairs: Sequence[InstructionResponse], raters: Raters) -> list[V
 def _lift(name: str, given: Loglikelihood, alone: Loglikelihood) -> Values | Missing:
     error = given.error or alone.error
     if error:
-        return Missing(f"engine_error: {error}", failed=True)
+        return Missing(f"{ENGINE_ERROR}: {error}", failed=True)
     if given.tokens == 0:
-        return Missing("no tokens")
+        return Missing("empty: no tokens")
     return {name: (given.logprob - alone.logprob) / given.tokens}
 
 

@@ -6,6 +6,9 @@ dataset/README.md  dataset/data/train-00000-of-00001.parquet
 from __future__ import annotations
 
 import itertools
+import os
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import pyarrow.parquet as pq
 from humpback.recipe import Recipe
 from humpback.records import Pair, Scored
 from humpback.store.rundir import Counts
-from humpback.store.shards import atomic_write, storage_errors
+from humpback.store.shards import atomic_write, storage_errors, sync_folder
 
 __all__ = ["SCHEMA", "write_dataset"]
 
@@ -36,6 +39,7 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS_PER_FILE = 50_000
+_MAX_LICENCE = 120
 
 
 def write_dataset(
@@ -48,26 +52,38 @@ def write_dataset(
 ) -> Counts:
     """Write the training seed and the last iteration's curated pairs, and return the counts."""
     seed_pairs = list(seed)  # a few thousand at most
-    licences: dict[str, int] = {}
+    licences = Counter(_licence(pair.licence) for pair in seed_pairs)
     web = 0
     for row in curated():
         web += 1
-        licences[row.licence or "not stated"] = licences.get(row.licence or "not stated", 0) + 1
+        licences[_licence(row.licence)] += 1
     total = len(seed_pairs) + web
     files = max(1, -(-total // ROWS_PER_FILE))
     rows = _rows(seed_pairs, curated(), recipe)
     with storage_errors(folder):
         data = folder / "data"
         data.mkdir(parents=True, exist_ok=True)
-        for stale in data.glob("*.parquet"):
+        for stale in (*data.glob("*.parquet"), *data.glob(".*.parquet.tmp")):
             stale.unlink()
         for index in range(files):
             path = data / f"train-{index:05d}-of-{files:05d}.parquet"
-            with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-                for batch in _batches(rows, min(ROWS_PER_FILE, total - index * ROWS_PER_FILE)):
-                    writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
+            _write_whole(path, _batches(rows, min(ROWS_PER_FILE, total - index * ROWS_PER_FILE)))
+        sync_folder(data)
     atomic_write(folder / "README.md", _card(recipe, len(seed_pairs), web, licences, decision).encode())
     return Counts(read=total, kept=total)
+
+
+def _write_whole(path: Path, batches: Iterable[list[dict[str, Any]]]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
 
 
 def _rows(seed: Iterable[Pair], curated: Iterable[Scored], recipe: Recipe) -> Iterator[dict[str, Any]]:
@@ -110,8 +126,18 @@ def _batches(rows: Iterator[dict[str, Any]], count: int, size: int = 1000) -> It
         count -= len(batch)
 
 
+def _licence(text: str) -> str:
+    """Return a stated licence as it can stand in a code span: documents say what they like."""
+    shown = "".join(" " if char.isspace() else char for char in text if char.isspace() or _is_plain(char))
+    return " ".join(shown.split())[:_MAX_LICENCE] or "not stated"
+
+
+def _is_plain(char: str) -> bool:
+    return char != "`" and unicodedata.category(char) not in ("Cc", "Cf", "Cs")
+
+
 def _card(recipe: Recipe, seed: int, web: int, licences: Mapping[str, int], decision: Mapping[str, Any]) -> str:
-    told = "\n".join(f"- {name}: {count}" for name, count in sorted(licences.items())) or "- none"
+    told = "\n".join(f"- `{name}`: {count}" for name, count in sorted(licences.items())) or "- none"
     return f"""---
 configs:
 - config_name: default
@@ -136,7 +162,7 @@ Base model: `{recipe.model.base}`. Iterations: {recipe.iterations}.
 - `origin`: `seed` (human-written) or `web` (curated); `iteration`, `scores`: by which iteration's model, and its scores
 - `source_uri`, `header_path`, `licence`, `segment_id`: where the response comes from
 
-## Licences of the documents, as stated by their sources
+## Licences of the seed pairs and documents, as stated by their sources
 
 {told}
 

@@ -127,7 +127,7 @@ def _verdict(by_name: Mapping[str, Manifest], last: int, *, control: bool) -> li
     """Say in words whether it worked, from the paired differences only."""
     evaluation = by_name["evaluate"].result
     told = [
-        f"M_{t} is the model of {same}: iteration {t} curated the same pairs, so there was nothing new to learn"
+        f"M_{t} is M_{same.removeprefix('iteration-')}: iteration {t} curated the same pairs, so nothing new was learnt"
         for t in range(1, last + 1)
         if (same := by_name[f"iteration-{t}/finetune"].result.get("same_as"))
     ]
@@ -168,11 +168,9 @@ def _best(run_dir: RunDir, by_name: Mapping[str, Manifest], last: int) -> list[d
 
 
 def _rejected(run_dir: RunDir, last: int) -> list[dict[str, Any]]:
-    """Ten rejected pairs of the last curation, taken evenly over the order of their ids so that no end is favoured."""
-    found = [_rejected_row(row) for row in _rejected_rows(run_dir.folder(f"iteration-{last}/curate"))]
-    found.sort(key=lambda row: str(row["id"]))
-    step = max(1, len(found) // SHOWN_PAIRS)
-    return found[::step][:SHOWN_PAIRS]
+    """Ten rejected pairs of the last curation, by the smallest ids: hashes, so no kind of pair is favoured."""
+    rows = _rejected_rows(run_dir.folder(f"iteration-{last}/curate"))
+    return [_rejected_row(row) for row in heapq.nsmallest(SHOWN_PAIRS, rows, key=lambda row: row.id)]
 
 
 def _rejected_rows(folder: Path) -> Iterable[Rejected]:

@@ -87,6 +87,8 @@ def _verdict(line: str) -> dict[str, str]:
     """Split a verdict line into who, the word that judges, and the figures."""
     who, _, rest = line.partition(": ")
     word, comma, figure = rest.partition(", ")
+    if " against " not in who:
+        return {"who": who, "word": "same model", "figure": rest}
     if word not in ("better", "worse", "not told apart") or not comma:
         return {"who": who, "word": "too few pairs", "figure": rest}
     return {"who": who, "word": word, "figure": figure}

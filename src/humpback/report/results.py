@@ -1,4 +1,4 @@
-"""The results section of docs/results.md: Markdown made only from a run's report.json; no figure is typed by hand."""
+"""docs/results.md: Markdown made only from a run's report.json; no figure is typed by hand."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Row = Mapping[str, Any]
 
 
 def render_results(run: Path) -> str:
-    """Return the Markdown section for a complete run."""
+    """Return the Markdown page for a complete run."""
     data = figures.load_report(run)
     sections = [
+        ["# Results", "", _MADE],
         [f"## Run `{data['run']}`", "", _intro(data)],
         ["### Did it work?", "", *_list([*figures.headline(data), *data["verdict"]])],
         ["### Funnel", "", "read = kept + rejected + failed", "", *_funnel(data["funnel"])],
@@ -43,6 +44,10 @@ def render_results(run: Path) -> str:
     return "\n\n".join("\n".join(lines).rstrip() for lines in sections) + "\n"
 
 
+_MADE = (
+    "Written by `humpback results RUN -o docs/results.md` (`make results`) from the run's own `report.json`: no figure here "
+    "is typed by hand. [log.md](log.md) comments on the findings."
+)
 _AUDIT = "AUC on held-out pairs: the chance that the signal ranks a true pair above a corrupted one (0.5 is a coin)."
 
 
@@ -121,12 +126,12 @@ def _training(training: Sequence[Row]) -> Iterable[str]:
         [
             row["stage"],
             figures.count(row["examples"]),
-            figures.count(row["steps"]),
+            f"taken from {row['same_as']}" if row.get("same_as") else figures.count(row["steps"]),
             figures.nll(row["first_tenth_loss"]),
             figures.nll(row["last_tenth_loss"]),
             figures.count(row["tokens"]),
             figures.count(row["label_tokens"]),
-            figures.duration(row["seconds"]),
+            "" if row.get("same_as") else figures.duration(row["seconds"]),
         ]
         for row in training
     ]
@@ -151,12 +156,21 @@ def _pairs(rows: Sequence[Row]) -> Iterable[str]:
 
 
 def _environment(data: Row) -> Iterable[str]:
-    yield from _table(["what", "value"], [[name, str(value)] for name, value in data["environment"].items()])
+    yield from _table(["what", "value"], [[name, _plain(value)] for name, value in data["environment"].items()])
     yield ""
     rows = [_stage(row, row["engine"]) for row in data["stages"]]
     total = sum(row["seconds"] for row in data["stages"])
     rows.append(["all", "", figures.duration(total), "", "", ""])
     yield from _table(["stage", "read>", "time>", "rows/s>", "tokens>", "from cache>"], rows)
+
+
+def _plain(value: object) -> str:
+    """Return a value of the environment, whatever it is, in one cell."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return figures.NOTHING if value is None else str(value)
 
 
 def _stage(row: Row, engine: Row) -> list[str]:
@@ -202,6 +216,7 @@ def _code(text: str) -> str:
 
 def _fenced(text: str) -> list[str]:
     """A fence longer than any in the text, so that the text cannot close it."""
+    text = figures.clean(text)  # first: a dropped control character may join two runs of backticks
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return [f"{fence}text", *figures.clean(text).split("\n"), fence]
+    return [f"{fence}text", *text.split("\n"), fence]

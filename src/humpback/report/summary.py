@@ -76,6 +76,9 @@ def print_status(run: Path, *, as_json: bool) -> None:
         for stage in stages
     ]
     _table(console, f"{run}", ["stage", "state", "read>", "kept>", "rejected", "failed", "time>", "rows/s>"], rows)
+    for stage in stages:
+        if "refusal" in stage:
+            _say(console, f"{stage['name']} was refused: {stage['refusal']}")
     done = sum(stage["state"] == "done" for stage in stages)
     _say(console, f"{done} of {len(stages)} stages are done" + ("; the run is complete" if done == len(stages) else ""))
 
@@ -100,7 +103,10 @@ def _stage_state(run_dir: RunDir, name: str, iteration: int | None) -> dict[str,
     if manifest is not None:
         return stage_row(manifest)
     row: dict[str, Any] = {"name": name, "iteration": iteration, "state": run_dir.state(name)}
-    row |= dict.fromkeys(("read", "kept", "rejected", "failed", "seconds", "rows_per_second", "engine"))
+    row |= dict.fromkeys(("read", "kept", "seconds", "rows_per_second", "engine"))
+    row |= {"rejected": {}, "failed": {}}
+    if row["state"] == "refused":
+        row["refusal"] = run_dir.refusal(name)
     folder = run_dir.folder(name)
     if row["state"] == "started" and (folder / "plan.json").exists():  # a map stage: its finished shards count
         row |= asdict(_finished_shards(folder))

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
+from humpback.corpus.dedup import normalise
+from humpback.corpus.readers import input_errors, printable_path
 from humpback.errors import InputError
 from humpback.recipe import SeedInput, SeedSettings
 from humpback.records import Pair, Rejected, content_id
@@ -35,7 +37,8 @@ def read_pairs(settings: SeedSettings, *, random_seed: int) -> Iterator[Pair | R
     """Yield the pairs in file order, each `train` or `holdout`, and those left out.
 
     The sample and the hold-out are chosen by ids, so they do not depend on the order of files. Of pairs with the same
-    instruction (apart from case, spacing and the closing mark) the first is taken.
+    instruction (apart from case, spacing and the closing mark) the first is taken. Pairs with the same response (apart
+    from case, spacing and punctuation) are all in one split: what is held out must not have been trained on.
     """
     pairs: list[Pair] = []
     seen: set[str] = set()
@@ -50,7 +53,7 @@ def read_pairs(settings: SeedSettings, *, random_seed: int) -> Iterator[Pair | R
                 pairs.append(item)
     chosen = _smallest([pair.id for pair in pairs], settings.sample, str(random_seed))
     _check_size(settings, len(pairs), len(chosen))
-    held = _smallest(sorted(chosen), settings.holdout, "holdout", str(random_seed))
+    held = _hold_out([pair for pair in pairs if pair.id in chosen], settings.holdout, str(random_seed))
     for pair in pairs:
         if pair.id not in chosen:
             yield _rejected(
@@ -79,17 +82,19 @@ def _file(name: str) -> Path:
         return path
     if name.startswith("package:"):
         raise InputError(f"seed input {name} is unknown; the one there is, is `{_PACKAGED}`")
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise InputError(f"seed input {path} does not exist; give a JSONL file, or `{_PACKAGED}`")
-    if not path.is_file() or not path.name.lower().endswith(_SUFFIXES):
-        raise InputError(f"seed input {path} is no JSONL file; convert it to one of {', '.join(_SUFFIXES)}")
+    shown = printable_path(name)
+    with input_errors("seed input", name):
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise InputError(f"seed input {shown} does not exist; give a JSONL file, or `{_PACKAGED}`")
+        if not path.is_file() or not path.name.lower().endswith(_SUFFIXES):
+            raise InputError(f"seed input {shown} is no JSONL file; convert it to one of {', '.join(_SUFFIXES)}")
     return path
 
 
 def _read(given: SeedInput, max_response_chars: int) -> Iterator[Pair | Rejected]:
     path = _file(given.path)
-    name = given.path if given.path == _PACKAGED else path.as_posix()
+    name = given.path if given.path == _PACKAGED else printable_path(path)
     licence = given.licence or (_PACKAGED_LICENCE if given.path == _PACKAGED else "")
     skip_column_seen = given.skip_if is None
     columns: list[str] = []
@@ -105,7 +110,7 @@ def _read(given: SeedInput, max_response_chars: int) -> Iterator[Pair | Rejected
             response=_column(row, given.response, where, "response"),
             split="train",
             source_uri=f"{name}#L{number}",
-            licence=str(row.get("licence") or licence),
+            licence=_licence(row, where) or licence,
         )
         pair = dataclasses.replace(pair, id=content_id(pair.instruction, pair.response))
         skip_column_seen = skip_column_seen or given.skip_if in row
@@ -124,22 +129,18 @@ def _read(given: SeedInput, max_response_chars: int) -> Iterator[Pair | Rejected
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    number = 0
+    number, name = 0, printable_path(path)
     try:
-        with _open(path) as stream:
+        with input_errors("seed input", path), _open(path) as stream:
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
                     raise InputError(
-                        f"{path}:{number} is longer than {MAX_LINE_BYTES:,} bytes; write one pair per line"
+                        f"{name}:{number} is longer than {MAX_LINE_BYTES:,} bytes; write one pair per line"
                     )
                 yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is damaged after line {number}: {error}; fetch or compress it again") from error
-    except OSError as error:
-        raise InputError(
-            f"seed input {path} cannot be read: {error.strerror or error}; check its permissions"
-        ) from error
+        raise InputError(f"{name} is damaged after line {number}: {error}; fetch or compress it again") from error
 
 
 def _open(path: Path) -> BinaryIO:
@@ -168,6 +169,19 @@ def _column(row: Mapping[str, object], column: str, where: str, key: str) -> str
         raise InputError(f"{where}: column {column!r} holds {type(value).__name__}, not a string; correct the row")
     if not value.strip():
         raise InputError(f"{where}: column {column!r} is empty; fill it or take the row out")
+    return _whole(value, column, where)
+
+
+def _licence(row: Mapping[str, object], where: str) -> str:
+    value = row.get("licence")
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{where}: column 'licence' holds {type(value).__name__}, not a string; correct the row")
+    return _whole(value, "licence", where)
+
+
+def _whole(value: str, column: str, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -188,6 +202,24 @@ def _smallest(ids: Sequence[str], count: int | None, *salt: str) -> set[str]:
     if count is None or count >= len(ids):
         return set(ids)
     return set(sorted(ids, key=lambda item: content_id(*salt, item))[:count])
+
+
+def _hold_out(pairs: Sequence[Pair], count: int, random_seed: str) -> set[str]:
+    """Return the ids to hold out, pairs with an equal response together or not at all."""
+    groups: dict[str, list[str]] = {}
+    for pair in pairs:
+        groups.setdefault(normalise(pair.response), []).append(pair.id)
+    by_id = {item: group for group in groups.values() for item in group}
+    held: set[str] = set()
+    for item in sorted(by_id, key=lambda item: content_id("holdout", random_seed, item)):
+        if item not in held and len(held) + len(by_id[item]) <= count:
+            held.update(by_id[item])
+    if len(held) < count:
+        raise InputError(
+            f"seed.holdout={count} cannot be met: pairs with the same response stay together, and of {len(pairs)} pairs "
+            f"only {len(groups)} responses differ; lower seed.holdout to {len(held)}, or add pairs with other responses"
+        )
+    return held
 
 
 def _check_size(settings: SeedSettings, found: int, chosen: int) -> None:

@@ -32,4 +32,4 @@ def audit(
         resamples=settings.resamples,
         confidence=settings.confidence,
     )
-    return [asdict(row) for row in rows], {"model": model_name, **verdict_of(audits, model_name)}
+    return [asdict(row) for row in rows], {"model": model_name, **verdict_of(audits, model_name, len(holdout))}

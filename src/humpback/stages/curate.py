@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from humpback.corpus.dedup import normalise
 from humpback.errors import GateError
-from humpback.evaluation.signals import SIGNALS
+from humpback.evaluation.signals import ENGINE_ERROR, SIGNALS
 from humpback.recipe import CurateSettings
 from humpback.records import Rejected, Scored
 from humpback.stages.rejecting import reject
@@ -67,7 +67,11 @@ def curate(scored: Callable[[], Iterable[Scored]], decision: Decision) -> Iterat
     reasons = _judge(scored(), decision)
     for row in scored():
         verdict = reasons[row.id]
-        yield row if verdict is None else reject(row, *verdict)
+        if verdict is None:
+            yield row
+        else:
+            reason, detail = verdict
+            yield reject(row, reason, detail, failed=reason.endswith(ENGINE_ERROR))
 
 
 def _judge(scored: Iterable[Scored], decision: Decision) -> dict[str, tuple[str, str] | None]:
@@ -80,7 +84,9 @@ def _judge(scored: Iterable[Scored], decision: Decision) -> dict[str, tuple[str,
             ranked.append((-row.scores[name], row.id, _digest(row.instruction)))
         else:
             # no value is not a low value: it is counted under a reason of its own
-            reasons[row.id] = (f"no_{name}", row.missing.get(name, "not computed"))
+            why = row.missing.get(name, "not_computed: it is not among score.signals")
+            word = why.partition(":")[0]
+            reasons[row.id] = (f"no_{name}_{word}", why)
     ranked.sort()
     keep = _count(decision, len(ranked)) if decision.policy == "top" else None
     seen: set[bytes] = set()

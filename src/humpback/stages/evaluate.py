@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from humpback.engines.base import Engine, ModelRef
-from humpback.evaluation.likelihood import Likelihoods, compare, instruction_nll, response_nll
+from humpback.errors import StageError
+from humpback.evaluation.likelihood import Likelihoods, compare, instruction_nll, response_nll, without_errors
 from humpback.prompts import Prompts
 from humpback.recipe import EvaluateSettings
 from humpback.records import Pair
@@ -36,6 +37,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the comparison and every pair's likelihoods, ready to be written as JSON.
 
+    A pair that one model cannot answer is left out for all of them and named in `failed`.
     `free` closes the engines that `open_engine` opened: one model is in memory at a time.
     """
     tags = dict(zip(TAGS, (prompts.both_tags, prompts.seed_tag), strict=True))
@@ -50,13 +52,21 @@ def evaluate(
         instructions[name] = instruction_nll(pairs, open_engine(model), prompts)
         free()
 
-    def table(models: Mapping[str, Likelihoods]) -> dict[str, Any]:
+    tables, failed = without_errors([*responses.values(), instructions])
+    if len(failed) == len(pairs):
+        raise StageError(f"no held-out pair has a likelihood ({next(iter(failed.values()))}); use shorter seed pairs")
+
+    def compared(models: Mapping[str, Likelihoods]) -> dict[str, Any]:
         return compare(models, random_seed=random_seed, resamples=settings.resamples, confidence=settings.confidence)
 
-    result = {
-        "pairs": len(pairs),
-        "response_nll": {label: table(models) for label, models in responses.items()},
-        "instruction_nll": table(instructions),
+    per_pair: dict[str, Any] = {
+        label: {name: asdict(values) for name, values in table.items()}
+        for label, table in zip((*TAGS, "instruction"), tables, strict=True)
     }
-    per_pair = {label: {name: asdict(values) for name, values in models.items()} for label, models in responses.items()}
-    return result, {**per_pair, "instruction": {name: asdict(values) for name, values in instructions.items()}}
+    result = {
+        "pairs": len(pairs) - len(failed),
+        "failed": failed,
+        "response_nll": {label: compared(table) for label, table in zip(TAGS, tables, strict=False)},
+        "instruction_nll": compared(tables[-1]),
+    }
+    return result, per_pair

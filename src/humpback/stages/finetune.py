@@ -39,6 +39,7 @@ def train_spec(
     schedule = schedule_for(examples, steps=settings.steps, epochs=settings.epochs, batch_size=settings.batch_size)
     return TrainSpec(
         base_model=Path(base.path),
+        base_hash=base.content_hash,
         data=data,
         output=folder / "model",
         work=folder / "work",

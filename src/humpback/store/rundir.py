@@ -23,7 +23,8 @@ from humpback.store.shards import atomic_write, storage_errors, sync_folder
 
 __all__ = ["Counts", "Manifest", "RunDir", "StageState"]
 
-StageState = Literal["done", "started", "waiting"]
+StageState = Literal["done", "started", "refused", "waiting"]
+"""`refused`: a gate or a wrong input stopped it; `refusal` says why."""
 
 _DISCARDED = ".discarded"
 
@@ -127,7 +128,16 @@ class RunDir:
     def state(self, stage: str) -> StageState:
         if (self.folder(stage) / "manifest.json").exists():
             return "done"
+        if (self.folder(stage) / "refused.json").exists():
+            return "refused"
         return "started" if (self.folder(stage) / "stage.json").exists() else "waiting"
+
+    def refusal(self, stage: str) -> str | None:
+        """Return why a stage was refused, or None."""
+        try:
+            return str(json.loads((self.folder(stage) / "refused.json").read_bytes())["message"])
+        except FileNotFoundError:
+            return None
 
     def begin(self, stage: str, identity: Mapping[str, Any]) -> bool:
         """Start or resume a stage; return False when it is complete already. Raise DriftError when it was another's."""

@@ -50,10 +50,11 @@ def storage_errors(path: Path) -> Iterator[None]:
             errno.EPERM: "no permission to write there; change it or choose another run folder",
             errno.ENOTDIR: "a part of that path is a file; choose another run folder",
         }
-        if error.errno not in fixes:
+        if error.errno is None:  # not the operating system's: a library's own error by that name
             raise
+        fix = fixes.get(error.errno) or f"{error.strerror or error}; check the disk, or choose another run folder"
         raise StorageError(
-            f"{path} cannot be written: {fixes[error.errno]}, then run the same command again. Finished work is kept."
+            f"{path} cannot be written: {fix}, then run the same command again. Finished work is kept."
         ) from error
 
 

@@ -37,6 +37,9 @@ class TrainSpec(BaseModel):
     metrics: Path
     """The metrics.jsonl to write, one line per optimizer step."""
 
+    base_hash: str = ""
+    """Content hash of the base model; identity holds it in place of the path."""
+
     steps: int = Field(ge=1)
     """Optimizer steps."""
     batch_size: int = Field(ge=1)
@@ -92,7 +95,8 @@ class TrainSpec(BaseModel):
 
     def identity(self) -> str:
         """Return a digest of everything that decides what is learnt, the content of the data files included."""
-        fields = self.model_dump(mode="json", exclude=set(RUNTIME))
+        outside = RUNTIME | {"base_model"} if self.base_hash else RUNTIME
+        fields = self.model_dump(mode="json", exclude=set(outside))
         fields["data_sha256"] = []
         for path in self.data:
             with path.open("rb") as file:
