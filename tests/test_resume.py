@@ -88,10 +88,13 @@ class Whole:
         return [moment.what for moment in self.moments if moment.stage == stage]
 
     def aim(self, stage: str, point: str) -> Aim:
-        """Choose a moment of the stage: before its identity is in place, half-way, or before its manifest is."""
+        """Choose a moment of the stage: its identity opened and not yet written, half-way, its manifest likewise."""
         whats = self.of_stage(stage)
-        begun, end = whats.index("rename stage.json, done"), whats.index("rename manifest.json")
-        return Aim(stage, {"start": 0, "middle": (begun + 1 + end) // 2, "end": end}[point])
+        opened = [n for n, what in enumerate(whats) if what.startswith("open ") and what.endswith(" wb, done")]
+        start = next(n for n in opened if "stage.json" in whats[n])
+        end = next(n for n in opened if "manifest.json" in whats[n])
+        begun = whats.index("rename stage.json, done")
+        return Aim(stage, {"start": start, "middle": (begun + 1 + end) // 2, "end": end}[point])
 
 
 class Watcher:

@@ -30,7 +30,7 @@ from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Sitting", "tell_reasons", "to_json"]
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 """Part of every stage's identity; raised when the same recipe would give other rows."""
 
 R = TypeVar("R", bound=Record)

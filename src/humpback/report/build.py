@@ -63,7 +63,7 @@ def stage_row(manifest: Manifest) -> dict[str, Any]:
 
 
 def _funnel(by_name: Mapping[str, Manifest], last: int) -> list[dict[str, Any]]:
-    names = ["seed", "ingest", "dedup", "augment"]
+    names = ["seed", "ingest", "dedup", "backward/mix", "augment", "iteration-0/mix"]
     for t in range(1, last + 1):
         names += [f"iteration-{t}/score", f"iteration-{t}/curate", f"iteration-{t}/mix"]
     return [stage_row(by_name[name]) for name in [*names, "dataset"]]
