@@ -97,7 +97,7 @@ def _assert_refused(lab: Lab, run: Path, stage: str, difference: str, **changes:
         ({"seed__holdout": 11}, "seed", "seed.holdout: 10 -> 11"),
         ({"corpus__min_chars": 310}, "ingest", "corpus.min_chars: 300 -> 310"),
         ({"corpus__sample": 15}, "dedup", "sample: null -> 15"),
-        ({"prompts__seed_tag": "Be kind."}, "backward/mix", "prompts.answer: "),
+        ({"prompts__seed_tag": "Be kind."}, "iteration-0/mix", "prompts.answer: "),
         ({"train__learning_rate": 2e-5}, "backward/finetune", "train.learning_rate: 1e-05 -> 2e-05"),
         ({"augment__temperature": 0.5}, "augment", "augment.temperature: 0.7 -> 0.5"),
         ({"score__signals": ["rating"]}, "iteration-0/audit", "score.signals: ["),
@@ -118,7 +118,7 @@ def test_changed_input_file_is_refused_and_nothing_is_touched(
     own_lab.run(tmp_path / "run")
     path: Path = getattr(own_lab, name)
     path.write_text(path.read_text() + path.read_text().splitlines()[0].replace("the", "one", 1) + "\n")
-    _assert_refused(own_lab, tmp_path / "run", stage, 'files.0: "')
+    _assert_refused(own_lab, tmp_path / "run", stage, 'files.0.1: "')
 
 
 def test_touched_input_file_is_no_drift(own_lab: Lab, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Sitting:
     def __init__(self, recipe: Recipe, run_dir: RunDir, console: Console) -> None:
         self.recipe, self.run_dir, self.console = recipe, run_dir, console
         self.worked = False
+        self._recipe_written = False
         runtime = recipe.runtime
         cache = Path(runtime.model_cache) if runtime.model_cache else Path.home() / ".cache" / "humpback"
         self.base = resolve_model(recipe.model.base, cache)
@@ -73,9 +74,12 @@ class Sitting:
 
     def write_recipe(self) -> None:
         """Write the recipe, every default spelled out, unless it is there already."""
+        if self._recipe_written:
+            return
         path, text = self.run_dir.path / "recipe.yaml", dump_recipe(self.recipe).encode()
         if not path.exists() or path.read_bytes() != text:
             atomic_write(path, text)
+        self._recipe_written = True
 
     # -- work ------------------------------------------------------------------------------------------------------
 
