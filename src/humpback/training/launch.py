@@ -61,7 +61,6 @@ def _is_complete(spec: TrainSpec) -> bool:
 
 def _run_child(spec: TrainSpec, follower: _Follower) -> int:
     environment = {**os.environ, "HUMPBACK_PARENT_PIPE": "1", "PYTHONUNBUFFERED": "1"}
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
     if spec.device.startswith("cuda:"):  # the trainer takes the first device it sees
         index = int(spec.device.removeprefix("cuda:"))
         visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
