@@ -237,7 +237,7 @@ def contents(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         name = str(path.relative_to(run))
-        if path.name in VOLATILE_FILES or "/finetune/work/" in name or path.name.startswith("answers.sqlite"):
+        if path.name in VOLATILE_FILES or "/finetune/work" in name or path.name.startswith("answers.sqlite"):
             continue
         if path.name in ("manifest.json", "report.json"):
             data = _without_volatile(json.loads(path.read_bytes()))

@@ -27,7 +27,7 @@ from humpback.records import Record, Rejected
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write, read_metadata, storage_errors, write_records
 
-__all__ = ["MapTask", "Output", "Work", "environment", "run_map", "run_stream"]
+__all__ = ["MapTask", "Output", "Work", "environment", "read_sittings", "run_map", "run_stream"]
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "pyarrow")
 """Packages whose versions a manifest names."""
@@ -135,7 +135,7 @@ def run_map(
     `on_shard(rows, fresh)` hears of every shard; `fresh` is False when an earlier sitting had finished it.
     """
     rows = _planned_rows(output.folder, shard_rows)
-    done = _read_sittings(output.folder)
+    done = read_sittings(output.folder)
     work = Work()
 
     def unfinished() -> Iterator[_Shard[In]]:
@@ -257,7 +257,8 @@ def _append_sitting(folder: Path, index: int, work: Work) -> None:
         file.write(line + "\n")
 
 
-def _read_sittings(folder: Path) -> Work:
+def read_sittings(folder: Path) -> Work:
+    """Return the time and the engine totals of a map stage's finished shards, over all sittings."""
     work = Work()
     path = folder / "sittings.jsonl"
     if path.exists():

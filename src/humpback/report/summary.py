@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from humpback.engines.base import EngineTotals
 from humpback.errors import InputError, StorageError
 from humpback.recipe import load_recipe
 from humpback.report import figures
 from humpback.report.build import stage_row
+from humpback.runner import read_sittings
 from humpback.stages.table import stage_names
 from humpback.store.rundir import Counts, RunDir
 from humpback.store.shards import read_metadata
@@ -110,9 +110,9 @@ def _stage_state(run_dir: RunDir, name: str, iteration: int | None) -> dict[str,
     folder = run_dir.folder(name)
     if row["state"] == "started" and (folder / "plan.json").exists():  # a map stage: its finished shards count
         row |= asdict(_finished_shards(folder))
-        seconds, totals = _sittings(folder)
-        row |= {"seconds": round(seconds, 3), "engine": asdict(totals)}
-        row["rows_per_second"] = round(row["read"] / seconds, 3) if seconds and row["read"] else None
+        work = read_sittings(folder)
+        row |= {"seconds": round(work.seconds, 3), "engine": asdict(work.totals)}
+        row["rows_per_second"] = round(row["read"] / work.seconds, 3) if work.seconds and row["read"] else None
     return row
 
 
@@ -127,20 +127,6 @@ def _finished_shards(folder: Path) -> Counts:
             if path.exists():  # else the run has just discarded it
                 raise
     return counts
-
-
-def _sittings(folder: Path) -> tuple[float, EngineTotals]:
-    seconds, totals = 0.0, EngineTotals()
-    path = folder / "sittings.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # the last line may be half-written; it holds only timing
-        seconds += entry["seconds"]
-        for name, value in entry["engine"].items():
-            setattr(totals, name, getattr(totals, name) + value)
-    return seconds, totals
 
 
 def pick_examples(best: Sequence[Row], number: int) -> list[Row]:
