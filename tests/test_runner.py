@@ -10,11 +10,12 @@ import pytest
 
 from humpback.engines.base import EngineTotals, Loglikelihood
 from humpback.engines.fake import FakeEngine
-from humpback.errors import DriftError, GateError
+from humpback.errors import DriftError, GateError, InputError
 from humpback.executor import SerialExecutor
 from humpback.records import Pair, Rejected
 from humpback.report.summary import stage_states
 from humpback.runner import Output, run_map
+from humpback.store.fingerprint import diff
 
 if TYPE_CHECKING:
     from conftest import Lab
@@ -113,3 +114,21 @@ def test_curated_pairs_that_cannot_be_trained_on_stop_the_run(
     monkeypatch.setattr(Prompts, "render", cut_documents)
     with pytest.raises(GateError, match="none of the curated pairs can be trained on"):
         lab.run(tmp_path / "run")
+
+
+def test_run_folder_inside_the_corpus_or_full_of_other_files_is_refused(lab: Lab, tmp_path: Path) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "a.txt").write_text("A text.", encoding="utf-8")
+    corpus = {"corpus__inputs": [{"path": str(documents)}]}
+    with pytest.raises(InputError, match="lies inside"):
+        lab.run(documents / "run", **corpus)
+    with pytest.raises(InputError, match="holds files that are no run's"):
+        lab.run(documents, **corpus)
+    assert [path.name for path in documents.iterdir()] == ["a.txt"]
+
+
+def test_drift_of_a_long_list_names_what_is_gone_and_what_is_new() -> None:
+    old = [["a", "1"], ["b", "2"], ["e", "5"]]
+    new = [["b", "2"], ["c", "3"], ["d", "4"], ["e", "5"]]
+    assert list(diff(old, new, "files")) == ['files: 1 gone: ["a", "1"]', 'files: 2 new: ["c", "3"], ["d", "4"]']

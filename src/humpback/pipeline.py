@@ -27,6 +27,7 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
         raise InputError(f"--rerun-from {rerun_from} is not a stage of this recipe; choose from: {', '.join(names)}")
     check_seed(recipe.seed.inputs)  # a missing file is told before anything is made or discarded
     check_corpus(recipe.corpus.inputs)
+    _check_folder(recipe, folder)
     with RunDir(folder) as run_dir:
         rooms = Rooms(recipe, run_dir, console)
         if rerun_from is not None:
@@ -38,6 +39,21 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
             rooms.close()
         rooms.write_recipe()
         return rooms.worked
+
+
+def _check_folder(recipe: Recipe, folder: Path) -> None:
+    """Refuse a run folder that holds something else, or that a corpus folder would read back as documents."""
+    if folder.is_dir() and not (folder / ".lock").exists() and any(folder.iterdir()):
+        raise InputError(
+            f"run folder {folder} holds files that are no run's; name a new or an empty folder (--run NAME)"
+        )
+    for given in recipe.corpus.inputs:
+        source = Path(given.path)
+        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+            raise InputError(
+                f"run folder {folder} lies inside corpus.inputs {source}, which would read it back as documents; "
+                "name a folder outside (--run NAME)"
+            )
 
 
 def self_align(stage: Rooms, iterations: int, *, control: bool) -> None:

@@ -281,6 +281,8 @@ class Recipe(Section):
     def _iterations(cls, value: int) -> int:
         if value < 1:
             raise ValueError(f"{value} leaves nothing to curate; use 1 or more, the paper uses 2")
+        if value > 100:
+            raise ValueError(f"{value} is more than 100; each iteration trains a model, the paper uses 2")
         return value
 
     @model_validator(mode="after")

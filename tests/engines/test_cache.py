@@ -306,7 +306,9 @@ def test_answers_of_one_call_are_stored_together_or_not_at_all(tmp_path: Path) -
 
 def test_damaged_file_is_named_with_the_fix(tmp_path: Path) -> None:
     (tmp_path / "a.sqlite").write_bytes(b"this is no database at all, and long enough to be looked at" * 100)
-    with pytest.raises(StorageError, match=r"answer cache .*a\.sqlite: file is not a database; .*delete it"):
+    with pytest.raises(
+        StorageError, match=r"answer cache .*a\.sqlite: file is not a database; .*set runtime.cache to another file"
+    ):
         AnswerCache(tmp_path / "a.sqlite")
 
 

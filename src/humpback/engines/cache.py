@@ -85,7 +85,8 @@ class AnswerCache:
         except sqlite3.DatabaseError as error:
             raise StorageError(
                 f"answer cache {self.path}: {error}; free space or fix permissions and run the same command again. "
-                "If the file is damaged, delete it: answers of unfinished stages are asked again, nothing else is lost."
+                "If that is no answer cache, set runtime.cache to another file; if it is one and damaged, move it away: "
+                "answers of unfinished stages are asked again."
             ) from error
         except OSError as error:
             raise StorageError(

@@ -55,7 +55,7 @@ def decide(settings: CurateSettings, audit: Mapping[str, Any]) -> Decision:
         )
     if not SIGNALS[signal].iterates:
         warnings.append(
-            f"{signal} does not change with the model that scores: every iteration curates the same pairs by it"
+            f"{signal} does not change with the model that scores: an iteration that curates by it again keeps the same pairs"
         )
     if signal == "rating":
         return Decision(signal=signal, policy="threshold", value=settings.threshold, why=why, warnings=tuple(warnings))

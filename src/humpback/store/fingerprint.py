@@ -36,6 +36,10 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+SHORT_LIST = 3
+"""Lists up to this length are shown whole in a difference."""
+
+
 def diff(old: object, new: object, where: str = "") -> Iterator[str]:
     """Yield one line per field that differs between two payloads."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -44,6 +48,12 @@ def diff(old: object, new: object, where: str = "") -> Iterator[str]:
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from diff(before, after, f"{where}.{index}")
+    elif isinstance(old, list) and isinstance(new, list) and max(len(old), len(new)) > SHORT_LIST:
+        for label, some, others in (("gone", old, new), ("new", new, old)):
+            known = {_tell(item) for item in others}
+            odd = [told for item in some if (told := _tell(item)) not in known]
+            if odd:
+                yield f"{where}: {len(odd)} {label}: {', '.join(odd[:3])}{' ...' if len(odd) > 3 else ''}"
     elif (told := _tell(old)) != _tell(new):  # as JSON: to Python, true is 1
         yield f"{where}: {told} -> {_tell(new)}"
 
