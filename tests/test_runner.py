@@ -10,7 +10,7 @@ import pytest
 
 from humpback.engines.base import EngineTotals, Loglikelihood
 from humpback.engines.fake import FakeEngine
-from humpback.errors import DriftError, GateError, InputError
+from humpback.errors import DriftError, GateError, InputError, StorageError
 from humpback.executor import SerialExecutor
 from humpback.records import Pair, Rejected
 from humpback.report.summary import stage_states
@@ -132,3 +132,11 @@ def test_drift_of_a_long_list_names_what_is_gone_and_what_is_new() -> None:
     old = [["a", "1"], ["b", "2"], ["e", "5"]]
     new = [["b", "2"], ["c", "3"], ["d", "4"], ["e", "5"]]
     assert list(diff(old, new, "files")) == ['files: 1 gone: ["a", "1"]', 'files: 2 new: ["c", "3"], ["d", "4"]']
+
+
+def test_complete_stage_whose_rows_are_gone_is_named(lab: Lab, copy_of_finished: Path) -> None:
+    for path in (copy_of_finished / "iteration-1" / "score").glob("scored-*.parquet"):
+        path.unlink()
+    with pytest.raises(StorageError, match=r"holds 0 of the .* --rerun-from iteration-1/score"):
+        lab.run(copy_of_finished)
+    assert lab.run(copy_of_finished, rerun_from="iteration-1/score")

@@ -30,6 +30,9 @@ from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Sitting", "tell_reasons", "to_json"]
 
+WITHOUT_ROWS = ("finetune", "audit", "evaluate", "dataset", "report")
+"""Stages whose kept rows are no Parquet files of their own folder."""
+
 STAGE_VERSION = 2
 """Part of every stage's identity; raised when the same recipe would give other rows."""
 
@@ -102,6 +105,7 @@ class Sitting:
         }
         self._refuse_stale(name)
         if not self.run_dir.begin(name, payload):
+            self._check_rows(name)
             return
         self.write_recipe()
         self.worked = True
@@ -127,6 +131,17 @@ class Sitting:
             environment=environment(),
         )
         self.console.say(f"{name}: {_summary(work.counts)} in {format_seconds(time.monotonic() - started)}")
+
+    def _check_rows(self, name: str) -> None:
+        """Refuse a complete stage whose rows are gone: hours later, what reads them would be made again for nothing."""
+        if name.rpartition("/")[2] in WITHOUT_ROWS:
+            return
+        folder = self.run_dir.folder(name)
+        rows = count_rows([path for path in sorted(folder.glob("*.parquet")) if not path.name.startswith("rejected-")])
+        if rows != self._done(name).kept:
+            raise StorageError(
+                f"{folder} holds {rows} of the {self._done(name).kept} rows it kept; run again with --rerun-from {name}"
+            )
 
     def _refuse_stale(self, name: str) -> None:
         """Refuse to work on a stage when a later one is there already: that one was made without it."""
