@@ -293,7 +293,8 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path, base: Pat
 
     steps: list[TrainStep] = []
     launch.train(killed, on_step=steps.append)
-    assert steps[0].step == int(checkpoints[-1].name[11:]) + 1
+    # the kill may have fallen into the writing of the last checkpoint; then the one before serves
+    assert steps[0].step - 1 in [int(path.name[11:]) for path in checkpoints[-2:]]
     assert [line["step"] for line in metrics_of(killed)] == list(range(1, 151))
     assert same_weights(whole.output, killed.output)
 
