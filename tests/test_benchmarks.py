@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = sorted(path for path in FOLDER.glob("[a-z]*.py") if path.stem not in ("harness", "render"))
+HELPERS = ("harness", "render", "gold", "extraction", "throughput")
+SCRIPTS = sorted(path for path in FOLDER.glob("[a-z]*.py") if path.stem not in HELPERS)
+DATA = FOLDER.parents[1] / "shared" / "data"
 
 
 @pytest.fixture
@@ -174,6 +178,82 @@ def test_a_result_without_goals_has_no_table_of_goals_and_uncommitted_changes_ar
 
 def test_the_page_without_results_says_so(render: ModuleType) -> None:
     assert "Nothing has been measured yet." in render.render([])
+
+
+@pytest.fixture
+def gold(harness: ModuleType) -> ModuleType:
+    return load("gold")
+
+
+def test_markdown_marks_list_markers_and_fractions_do_not_decide_whether_text_is_found(gold: ModuleType) -> None:
+    text = gold.Text(
+        '## Make it\n\n1. Stir **½ cup** of [sugar](https://example.org/a_b) in\\_to\n2. a "bowl"\n\n| 2 | eggs |\n| --- | --- |'
+    )
+    for fragment in ("Make it", "Stir 1/2 cup of sugar in_to", '2. a "bowl"', 'in_to a "bowl"', "2 eggs"):
+        assert text.has_fragment(fragment), fragment
+    for fragment in ("make it", "Stir ½ cup of salt", "3 eggs", "example.org"):
+        assert not text.has_fragment(fragment), fragment
+
+
+def test_a_step_is_found_by_nine_tenths_of_its_words_in_order_and_a_short_one_whole(gold: ModuleType) -> None:
+    words = [f"word{number}" for number in range(40)]
+    text = gold.Text(" ".join([*words[:39], "other"]) + ". Bake it.")
+    assert text.has_step(" ".join(words))
+    assert not text.has_step(" ".join(reversed(words)))
+    assert text.has_step("Bake it")
+    assert not text.has_step("Bake them")
+
+
+def test_an_ingredient_may_be_two_cells_but_not_scattered_words(gold: ModuleType) -> None:
+    assert gold.Text("butter\n\n100 g\n\nflour").has_ingredient("100 g butter")
+    assert not gold.Text("100 g flour " + "and so on " * 20 + "butter").has_ingredient("100 g butter")
+
+
+def test_fragment_counts_give_precision_recall_and_f(gold: ModuleType) -> None:
+    counts = gold.fragment_counts(
+        gold.Text("One. Two. Menu."), {"with": ["One", "Two", "Three"], "without": ["Menu", "Shop"]}
+    )
+    assert counts == gold.Counts(tp=2, fn=1, fp=1, tn=1)
+    assert (counts.precision, counts.recall, counts.f) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert gold.NOTHING.f == gold.NOTHING.precision == gold.NOTHING.recall == 0
+
+
+def test_shingles_tell_what_is_too_much_from_what_is_missing(gold: ModuleType) -> None:
+    expected = gold.Text("a b c d e f")
+    assert gold.shingle_counts(expected, expected) == gold.Counts(tp=3)
+    assert gold.shingle_counts(gold.Text("a b c d"), expected) == gold.Counts(tp=1, fn=2)
+    assert gold.shingle_counts(gold.Text("a b c d e f g"), expected) == gold.Counts(tp=3, fp=1)
+
+
+def test_lines_that_stand_only_in_marked_elements_are_not_content(gold: ModuleType) -> None:
+    html = (
+        "<body class='menu'><nav>Home Shop Basket</nav><div class='site-sidebar'>Read these posts too</div>"
+        "<p>Stir the batter well now</p><div id='related'><p>Bake the bread until brown</p></div></body>"
+    )
+    chrome = gold.chrome_of(html, {"steps": ["Bake the bread until brown"], "ingredients": []})
+    text = gold.Text(
+        "Home Shop Basket\n\nRead these posts too\n\nStir the batter well now\n\nBake the bread until brown"
+    )
+    assert gold.boilerplate_chars(text, chrome) == gold.Counts(
+        tp=len("Stir the batter well nowBake the bread until brown"), fp=len("Home Shop BasketRead these posts too")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the test data is not in {DATA}")
+def test_a_small_run_of_the_corpus_benchmark_ends_with_a_result() -> None:
+    pytest.importorskip("trafilatura", reason="the bench extra is not installed")
+    pytest.importorskip("resiliparse", reason="the bench extra is not installed")
+    done = subprocess.run(
+        [sys.executable, FOLDER / "corpus.py", "--small"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.splitlines()[-1].removesuffix(" is written"))
+    document = json.loads(path.read_bytes())
+    assert path.parent != FOLDER / "results"
+    assert document["name"] == "corpus"
+    assert {"gold_ours_f", "recipes_ours_steps", "ours_pages_per_s", "growth_body_00010000_s"} <= set(document["raw"])
+    shutil.rmtree(path.parent)
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, FOLDER / "render.py"], ids=lambda path: path.stem)

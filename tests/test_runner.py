@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,12 @@ import pytest
 from humpback.engines.base import EngineTotals, Loglikelihood
 from humpback.engines.fake import FakeEngine
 from humpback.errors import DriftError, GateError, InputError, StorageError
-from humpback.executor import SerialExecutor
+from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.records import Pair, Rejected
 from humpback.report.summary import stage_states
-from humpback.runner import Output, run_map
+from humpback.runner import Output, Work, run_map, run_units
 from humpback.store.fingerprint import diff
+from humpback.store.shards import read_records, shard_files
 
 if TYPE_CHECKING:
     from conftest import Lab
@@ -62,6 +65,61 @@ def test_rows_a_killed_sitting_failed_do_not_stay_on_disk_when_they_are_kept_lat
     work = run_map(FlakyTask(failing=False), pairs, output, executor=SerialExecutor(), shard_rows=8)
     assert (work.counts.read, work.counts.kept, work.counts.failed) == (4, 4, {})
     assert not output.rejected(0).exists()
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A unit of input: so many rows, of which every third is rejected."""
+
+    index: int
+    size: int
+
+
+class CountingTask:
+    def __call__(self, unit: Numbers, tally: Counter[str]) -> Iterator[Pair | Rejected]:
+        for number in range(unit.size):
+            tally["seen"] += 1
+            name = f"{unit.index}-{number}"
+            yield Rejected(id=name, reason="third", detail="") if number % 3 == 2 else _pair(unit.index)
+
+
+UNITS = [Numbers(0, 7), Numbers(1, 0), Numbers(2, 2500), Numbers(3, 1)]
+
+
+@pytest.mark.parametrize("executor", [SerialExecutor(), PoolExecutor(2)], ids=["serial", "pool"])
+def test_units_are_counted_written_and_resumed(tmp_path: Path, executor: Executor) -> None:
+    output = Output(tmp_path, "pairs", Pair)
+    told: list[tuple[int, bool]] = []
+
+    def on_unit(unit: Numbers, work: Work, fresh: bool) -> None:
+        told.append((unit.index, fresh))
+
+    half = run_units(CountingTask(), UNITS[:2], output, executor=executor, on_unit=on_unit)
+    assert (half.counts.read, half.counts.kept, half.counts.rejected) == (7, 5, {"third": 2})
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
+    whole = run_units(CountingTask(), UNITS, output, executor=executor, on_unit=on_unit)
+    assert (whole.counts.read, whole.counts.kept, whole.counts.rejected) == (2508, 1673, {"third": 835})
+    assert whole.tally == {"seen": 2508}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert sorted(told) == [(0, False), (0, True), (1, False), (1, True), (2, True), (3, True)]
+    assert [pair.id for pair in read_records(shard_files(tmp_path, "pairs"), Pair)] == ["0"] * 5 + ["2"] * 1667 + ["3"]
+    assert len(shard_files(tmp_path, "pairs")) == 4  # an empty unit is finished too
+    assert [path.name for path in shard_files(tmp_path, "rejected")] == [
+        "rejected-00000.parquet",
+        "rejected-00002.parquet",
+    ]
+    assert list(tmp_path.glob(".*.tmp")) == []
+
+
+def test_unit_that_fails_half_way_leaves_no_file(tmp_path: Path) -> None:
+    class Failing(CountingTask):
+        def __call__(self, unit: Numbers, tally: Counter[str]) -> Iterator[Pair | Rejected]:
+            yield from super().__call__(unit, tally)
+            raise StorageError("no more")
+
+    with pytest.raises(StorageError, match="no more"):
+        run_units(Failing(), [Numbers(0, 3000)], Output(tmp_path, "pairs", Pair), executor=SerialExecutor())
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_new_stage_before_finished_ones_is_refused_before_any_work(lab: Lab, copy_of_finished: Path) -> None:

@@ -13,7 +13,15 @@ import pytest
 
 from humpback.errors import StorageError
 from humpback.records import Candidate, Document, Example, Pair, Record, Rejected, Scored, Segment
-from humpback.store.shards import atomic_write, count_rows, read_metadata, read_records, shard_files, write_records
+from humpback.store.shards import (
+    RecordWriter,
+    atomic_write,
+    count_rows,
+    read_metadata,
+    read_records,
+    shard_files,
+    write_records,
+)
 
 TEXT = 'Zeile 1\r\nline 2\t"quoted" \x00 \u2028 é 漢字 🐋 <|end|> {}'
 WEB = {"segment_id": "s", "header_path": "A > B", "source_uri": "u#1", "title": "", "licence": "CC0"}
@@ -216,3 +224,23 @@ def test_flipped_bit_is_never_read_as_data(tmp_path: Path) -> None:
             assert "x.parquet is damaged" in str(error)
             noticed += 1
     assert noticed > 30
+
+
+def test_writer_puts_the_file_there_when_it_is_committed_with_what_was_counted_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "rejected-00000.parquet"
+    rows = [Rejected(id=str(number), reason="r", detail="d") for number in range(25)]
+    with RecordWriter(path, Rejected, chunk=10) as writer:
+        for row in rows:
+            writer.add(row)
+        assert not path.exists()
+        writer.commit({"rows": writer.rows})
+    assert read_metadata(path) == {"rows": 25}
+    assert list(read_records(path, Rejected)) == rows
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_writer_left_without_a_commit_leaves_nothing(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "a.parquet", Rejected, chunk=2) as writer:
+        for number in range(5):
+            writer.add(Rejected(id=str(number), reason="r", detail="d"))
+    assert list(tmp_path.iterdir()) == []

@@ -46,7 +46,8 @@ def test_a_curated_pair_is_traced_from_source_to_dataset(lab: Lab, run: Path) ->
     (segment,) = (row for row in lab.rows(run, "ingest", "segments") if row["id"] == candidate["segment_id"])
     found = trace(run, row_id)
     assert found["source"] == {
-        name: segment[name] for name in ("source_uri", "offset", "header_path", "title", "licence", "document_id")
+        name: segment[name]
+        for name in ("source_uri", "location", "offset", "header_path", "title", "licence", "time", "document_id")
     }
     assert found["segment"]["text"] == segment["text"]
     assert found["candidate"]["instruction"] == candidate["instruction"]

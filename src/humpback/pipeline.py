@@ -15,7 +15,7 @@ from humpback.recipe import Recipe
 from humpback.rooms import Rooms
 from humpback.seeds.readers import check_inputs as check_seed
 from humpback.stages.table import stage_names
-from humpback.store.rundir import RunDir
+from humpback.store.rundir import RunDir, check_folder
 
 __all__ = ["run", "self_align"]
 
@@ -27,7 +27,8 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
         raise InputError(f"--rerun-from {rerun_from} is not a stage of this recipe; choose from: {', '.join(names)}")
     check_seed(recipe.seed.inputs)  # a missing file is told before anything is made or discarded
     check_corpus(recipe.corpus.inputs)
-    _check_folder(recipe, folder)
+    sources = [given.path for given in recipe.corpus.inputs]
+    check_folder(folder, sources, what="run folder", inputs="corpus.inputs", fix="--run NAME")
     with RunDir(folder) as run_dir:
         rooms = Rooms(recipe, run_dir, console)
         if rerun_from is not None:
@@ -39,21 +40,6 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
             rooms.close()
         rooms.write_recipe()
         return rooms.worked
-
-
-def _check_folder(recipe: Recipe, folder: Path) -> None:
-    """Refuse a run folder that holds something else, or that a corpus folder would read back as documents."""
-    if folder.is_dir() and not (folder / ".lock").exists() and any(folder.iterdir()):
-        raise InputError(
-            f"run folder {folder} holds files that are no run's; name a new or an empty folder (--run NAME)"
-        )
-    for given in recipe.corpus.inputs:
-        source = Path(given.path)
-        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-            raise InputError(
-                f"run folder {folder} lies inside corpus.inputs {source}, which would read it back as documents; "
-                "name a folder outside (--run NAME)"
-            )
 
 
 def self_align(stage: Rooms, iterations: int, *, control: bool) -> None:

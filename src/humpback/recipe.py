@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -21,9 +21,12 @@ from humpback.prompts import SEED_TAG, WEB_TAG
 __all__ = [
     "AugmentSettings",
     "CorpusInput",
+    "CorpusRecipe",
     "CorpusSettings",
     "CurateSettings",
     "EvaluateSettings",
+    "EvaluationSet",
+    "Filter",
     "ModelSettings",
     "PromptSettings",
     "Recipe",
@@ -34,10 +37,25 @@ __all__ = [
     "Signal",
     "TrainSettings",
     "dump_recipe",
+    "load_corpus",
     "load_recipe",
 ]
 
 Signal = Literal["rating", "backward_lift", "forward_lift"]
+Filter = Literal[
+    "header_empty",
+    "header_upper",
+    "header_navigation",
+    "mostly_not_text",
+    "repeated_sentences",
+    "stop_words",
+    "word_lengths",
+    "symbols",
+    "line_ends",
+    "repeated_lines",
+    "boilerplate",
+]
+"""The rules of `corpus/quality.py` and `corpus/webrules.py`, cheapest first."""
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -45,6 +63,9 @@ class Section(BaseModel):
     """A part of the recipe; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Section)
 
 
 class ModelSettings(Section):
@@ -84,21 +105,43 @@ class SeedSettings(Section):
 
 
 class CorpusInput(Section):
-    """Documents: a file (.txt, .md, .jsonl, .jsonl.gz), a folder of them, or `pydoc:topics`."""
+    """Documents: a file, a folder, an archive, `hub:OWNER/NAME` (a Hugging Face data set) or `pydoc:topics`.
+
+    The kind of a file is told by its content first, then by its name: WARC, ARC, WET, HTML, Markdown, plain text, EPUB,
+    JSONL, CSV, Parquet, Arrow; each also compressed (gzip, zstd, lz4), tar and zip archives of them.
+    """
 
     path: str
     text: str = "text"
-    """JSONL column of the text."""
+    """Column of the text (JSONL, CSV, Parquet, data sets)."""
     title: str = "title"
-    """JSONL column of the title; a missing column is an empty title."""
+    """Column of the title; a missing column is an empty title."""
     header_path: str = "header_path"
-    """JSONL column of the header path (string or list) when records are ready segments."""
+    """Column of the header path (string or list) when records are ready segments."""
     source_uri: str = "source_uri"
-    """JSONL column of the record's own address; without it the file and line are the address."""
+    """Column of the record's own address; without it the record's location is its address."""
+    licence_column: str = "licence"
+    """Column of the record's own licence."""
+    language: str = "language"
+    """Column of the language, as an ISO 639-1 code."""
+    time: str = "time"
+    """Column of the time the record states for itself."""
     licence: str = ""
-    """Licence of the documents, where the records do not state their own in a `licence` column."""
-    format: Literal["auto", "plain", "markdown"] = "auto"
-    """How headers are marked in the text; auto goes by the file's name."""
+    """Licence of the documents, where the records do not state their own."""
+    format: Literal["auto", "plain", "markdown", "html"] = "auto"
+    """How headers are marked in the text; auto goes by content and name."""
+    split: str = "train"
+    """Split of a Hugging Face data set."""
+    config: str | None = None
+    """Configuration of a Hugging Face data set that has several."""
+
+
+class EvaluationSet(Section):
+    """Texts that must not be trained on: a JSONL file (.jsonl, .jsonl.gz) or a JSON list, one object per record."""
+
+    path: str
+    columns: list[str] = []
+    """Columns to protect; empty protects every string of a record, nested ones too."""
 
 
 class CorpusSettings(Section):
@@ -111,10 +154,31 @@ class CorpusSettings(Section):
     """Shortest segment (paper: 600)."""
     max_chars: int = Field(3000, ge=1)
     """Longest segment (paper: 3,000)."""
+    filters: list[Filter] = list(get_args(Filter))
+    """Rules a segment must pass; the empty list passes all."""
     max_repetition: float = Field(0.5, gt=0, le=1)
     """Segments in which two sentences share more than this Jaccard similarity of word 3-grams are dropped."""
+    languages: list[str] = []
+    """ISO 639-1 codes of the languages kept, for example [en]; empty keeps all."""
+    min_language_score: float = Field(0.65, ge=0, le=1)
+    """Surest language must be at least this probable (FineWeb: 0.65); only with `languages`."""
+    pii: Literal["mask", "reject", "keep"] = "mask"
+    """E-mail and IP addresses, phone and card numbers, keys: replaced by a placeholder, a reason to reject, or left."""
+    licences: list[str] = []
+    """Licences kept, for example [CC0-1.0, CC-BY-4.0]; others and unstated ones are rejected. Empty keeps all."""
+    near_duplicates: float | None = Field(0.75, gt=0, le=1)
+    """Texts whose word 5-grams have at least this Jaccard similarity (by MinHash) are one; null removes exact duplicates only."""
+    decontaminate: list[EvaluationSet] = []
+    """Evaluation sets: what shares a word 13-gram with one, or is one of its texts, is rejected."""
     max_line_bytes: int = Field(16_000_000, ge=1024)
-    """Longest JSONL line that is read."""
+    """Longest JSONL line, table cell or WARC record that is read, after decompression."""
+
+    @field_validator("licences", "languages")
+    @classmethod
+    def _named(cls, value: list[str]) -> list[str]:
+        if any(not item.strip() for item in value):
+            raise ValueError(f"{value} names nothing in one place; take the empty name out")
+        return value
 
     @model_validator(mode="after")
     def _ordered(self) -> CorpusSettings:
@@ -303,8 +367,35 @@ class Recipe(Section):
         return self
 
 
+class CorpusRecipe(Section):
+    """The part of a recipe that `humpback ingest` needs."""
+
+    random_seed: int = Field(0, ge=0)
+    """What `corpus.sample` is drawn by."""
+    corpus: CorpusSettings
+
+
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a YAML recipe and apply `section.key=value` overrides; raise RecipeError with every fault and its fix."""
+    data = _read_yaml(path)
+    for override in overrides:
+        _apply_override(data, override)
+    return _validate(Recipe, data, f"recipe {path}")
+
+
+def load_corpus(path: Path | None, given: Mapping[str, Any], overrides: Sequence[str] = ()) -> CorpusRecipe:
+    """Return the corpus section of a recipe, or none's, with the keys given instead of its own, and overrides."""
+    data = {key: value for key, value in _read_yaml(path).items() if key in CorpusRecipe.model_fields} if path else {}
+    corpus = data.get("corpus") or {}
+    if not isinstance(corpus, dict):
+        raise RecipeError(f"recipe {path}: corpus is a value, not a section; see `humpback init`")
+    data["corpus"] = {**corpus, **given}
+    for override in overrides:
+        _apply_override(data, override)
+    return _validate(CorpusRecipe, data, f"recipe {path}" if path else "what is asked for")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -319,13 +410,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"recipe {path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"recipe {path} holds {type(data).__name__}, not sections; see `humpback init`")
-    for override in overrides:
-        _apply_override(data, override)
+    return data
+
+
+def _validate(kind: type[S], data: Mapping[str, Any], what: str) -> S:
     try:
-        return Recipe.model_validate(data)
+        return kind.model_validate(data)
     except pydantic.ValidationError as error:
         faults = "\n".join(f"  {line}" for line in _explain(error))
-        raise RecipeError(f"recipe {path} is not valid:\n{faults}") from None
+        raise RecipeError(f"{what} is not valid:\n{faults}") from None
 
 
 def dump_recipe(recipe: Recipe) -> str:

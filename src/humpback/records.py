@@ -60,14 +60,18 @@ class Document(Record):
 
     text: str
     source_uri: str
-    """Where it came from: a path, URL or name, with the record's line after `#` where there is one."""
-    format: Literal["plain", "markdown"] = "plain"
-    """How its headers are marked: `markdown` (ATX, setext) or `plain` (underlined lines)."""
+    """Its own address: a URL or name; its location when it states none."""
+    location: str = ""
+    """Where in the input it was read: the file, then `@BYTE` (WARC), `#LN` (line), `#rN` (row) or `!member` (archive)."""
+    format: Literal["plain", "markdown", "html"] = "plain"
+    """How its headers are marked: `markdown` (ATX, setext), `plain` (underlined lines) or `html`."""
     title: str = ""
     header_path: str = ""
     """Header path when the input is already cut into segments, headers joined by ` > `."""
     licence: str = ""
     language: str = ""
+    time: str = ""
+    """The time it states for itself (WARC-Date, a `time` column), as it stands there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +83,15 @@ class Segment(Record):
     """The headers above and of this segment, outermost first, joined by ` > `."""
     source_uri: str
     offset: int
-    """Character offset of the segment in the document's text."""
+    """Character offset of the segment in the document's text; of an HTML page, in its main content as Markdown."""
     title: str
     licence: str
     language: str
     document_id: str
+    location: str = ""
+    """As the document's."""
+    time: str = ""
+    """As the document's."""
 
 
 @dataclass(frozen=True, kw_only=True)

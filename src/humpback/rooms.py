@@ -7,41 +7,35 @@ connect the two.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from humpback.corpus.readers import input_files as corpus_files
-from humpback.corpus.readers import read_documents
 from humpback.engines import find_model
-from humpback.errors import GateError, InputError
+from humpback.errors import GateError
 from humpback.evaluation.signals import ENGINE_ERROR, SIGNALS
 from humpback.export.dataset import write_dataset
+from humpback.ingesting import dedup_identity, dedup_segments, hash_inputs, ingest_documents, ingest_identity
 from humpback.progress import Bar
-from humpback.recipe import CorpusInput, SeedInput, identity_of
+from humpback.recipe import identity_of
 from humpback.records import Candidate, Example, Pair, Scored, Segment
 from humpback.report.build import build_report
 from humpback.report.page import write_report
-from humpback.runner import Output, Work, run_map
+from humpback.runner import Output, Work, tell_reasons, to_json
 from humpback.seeds.readers import input_files as seed_files
 from humpback.seeds.readers import read_pairs
-from humpback.sitting import Result, Sitting, tell_reasons, to_json
+from humpback.sitting import Result, Sitting
 from humpback.stages.audit import audit
 from humpback.stages.control import draw_control
 from humpback.stages.curate import curate, decide
-from humpback.stages.dedup import dedup
 from humpback.stages.evaluate import calls_per_pair, evaluate
 from humpback.stages.finetune import finetune, take_twin, train_spec
 from humpback.stages.mix import mix, mix_backward
-from humpback.store.fingerprint import hash_file
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write, count_rows, shard_files
-from humpback.tasks import AugmentTask, IngestTask, ScoreTask
+from humpback.tasks import AugmentTask, ScoreTask
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
 
 __all__ = ["Rooms"]
-
-AnyInput = TypeVar("AnyInput", SeedInput, CorpusInput)
 
 
 class Rooms(Sitting):
@@ -51,48 +45,33 @@ class Rooms(Sitting):
 
     def seed(self) -> None:
         settings = self.recipe.seed
-        files = [[name, _hash_input(path)] for name, path in _named(settings.inputs, seed_files)]
 
         def do(folder: Path) -> tuple[Work, Result]:
             pairs = read_pairs(settings, random_seed=self.recipe.random_seed)
             return self.stream("seed", pairs, Output(folder, "pairs", Pair)), {}
 
+        files = hash_inputs(settings.inputs, seed_files)
         identity = {"seed": identity_of(settings), "random_seed": self.recipe.random_seed, "files": files}
         self.stage("seed", identity, do=do)
 
     def ingest(self) -> None:
         settings = self.recipe.corpus
-        files = [[name, _hash_input(path)] for name, path in _named(settings.inputs, corpus_files)]
 
         def do(folder: Path) -> tuple[Work, Result]:
-            documents = read_documents(settings.inputs, max_line_bytes=settings.max_line_bytes)
-            with self.console.bar("ingest", None, "documents") as bar:
-                work = run_map(
-                    IngestTask(settings=settings),
-                    documents,
-                    Output(folder, "segments", Segment),
-                    executor=self.executor,
-                    shard_rows=self.recipe.runtime.shard_rows,
-                    on_shard=lambda rows, _: bar.advance(rows),
-                )
-            if not work.counts.kept:
-                raise GateError(
-                    f"no segment of the corpus is fit ({tell_reasons(work.counts)}); see {folder}/rejected-*.parquet, "
-                    "and change corpus.inputs, corpus.min_chars or corpus.max_chars"
-                )
-            return work, {}
+            work = ingest_documents(settings, folder, executor=self.executor, console=self.console)
+            return work, {"tally": dict(sorted(work.tally.items()))}
 
-        corpus = {key: value for key, value in identity_of(settings).items() if key != "sample"}
-        self.stage("ingest", {"corpus": corpus, "files": files}, do=do)
+        self.stage("ingest", ingest_identity(settings), do=do)
 
     def dedup(self) -> None:
-        sample, random_seed = self.recipe.corpus.sample, self.recipe.random_seed
+        settings, random_seed = self.recipe.corpus, self.recipe.random_seed
 
         def do(folder: Path) -> tuple[Work, Result]:
-            rows = dedup(lambda: self.read("ingest", "segments", Segment), sample=sample, random_seed=random_seed)
-            return self.stream("dedup", rows, Output(folder, "segments", Segment)), {}
+            source, rows = self.run_dir.folder("ingest"), self.recipe.runtime.shard_rows
+            with self.console.bar("dedup", None, "rows") as bar:
+                return dedup_segments(settings, random_seed, source, folder, shard_rows=rows, bar=bar), {}
 
-        self.stage("dedup", {"sample": sample, "random_seed": random_seed}, inputs=["ingest"], do=do)
+        self.stage("dedup", dedup_identity(settings, random_seed), inputs=["ingest"], do=do)
 
     # -- models ----------------------------------------------------------------------------------------------------
 
@@ -340,23 +319,6 @@ class Rooms(Sitting):
         from humpback.training.launch import train
 
         return lambda spec, on_step: train(spec, on_step=on_step)
-
-
-def _named(inputs: Sequence[AnyInput], find: Callable[[Sequence[AnyInput]], list[Path]]) -> Iterator[tuple[str, Path]]:
-    """Yield each input file with its path inside its input: where the input itself lies is the recipe's word."""
-    for given in inputs:
-        for path in find([given]):
-            root = Path(given.path)
-            yield (path.relative_to(root).as_posix() if root.is_dir() else path.name), path
-
-
-def _hash_input(path: Path) -> str:
-    try:
-        return hash_file(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}; check that it is there and its permissions"
-        ) from None
 
 
 def _follow(bar: Bar) -> Callable[[TrainStep], None]:

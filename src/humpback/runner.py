@@ -1,7 +1,8 @@
 """Runs one stage: reads, cuts into shards, resumes, writes, counts. Stages themselves are pure functions and know none of it.
 
-Two shapes. A *map* stage turns each record into its own outcomes, shard by shard, under any executor. A *stream* stage needs the
-whole input at once (dedup, curate, mix): it is written in one pass and starts over when interrupted.
+Three shapes. A *map* stage turns each record into its own outcomes, shard by shard, under any executor. A map over *units* is the
+same where a worker reads its own input (ingest): pages do not pass through pipes, and no unit is held in memory. A *stream* stage
+needs the whole input at once (dedup, curate, mix): it is written in one pass and starts over when interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,9 +27,22 @@ from humpback.executor import Executor
 from humpback.progress import Bar
 from humpback.records import Record, Rejected
 from humpback.store.rundir import Counts
-from humpback.store.shards import atomic_write, read_metadata, storage_errors, write_records
+from humpback.store.shards import RecordWriter, atomic_write, read_metadata, storage_errors, write_records
 
-__all__ = ["MapTask", "Output", "Work", "environment", "read_sittings", "run_map", "run_stream"]
+__all__ = [
+    "MapTask",
+    "Output",
+    "UnitLike",
+    "UnitTask",
+    "Work",
+    "environment",
+    "read_sittings",
+    "run_map",
+    "run_stream",
+    "run_units",
+    "tell_reasons",
+    "to_json",
+]
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "pyarrow")
 """Packages whose versions a manifest names."""
@@ -60,10 +75,13 @@ class Work:
     counts: Counts = field(default_factory=Counts)
     seconds: float = 0.0
     totals: EngineTotals = field(default_factory=EngineTotals)
+    tally: Counter[str] = field(default_factory=Counter)
+    """What a stage over units counts besides rows: documents, masked addresses."""
 
     def add(self, other: Work) -> None:
         self.counts.add(other.counts)
         self.seconds += other.seconds
+        self.tally.update(other.tally)
         for name in ("requests", "tokens_in", "tokens_out", "cache_hits", "seconds"):
             setattr(self.totals, name, getattr(self.totals, name) + getattr(other.totals, name))
 
@@ -160,6 +178,98 @@ def run_map(
     return work
 
 
+class UnitLike(Protocol):
+    """A piece of the input that one worker reads alone; sent to worker processes, so it must pickle and be small."""
+
+    @property
+    def index(self) -> int:
+        """Its place in the plan, which names its shard."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes, for progress."""
+        ...
+
+
+U = TypeVar("U", bound=UnitLike)
+U_contra = TypeVar("U_contra", bound=UnitLike, contravariant=True)
+
+
+class UnitTask(Protocol[U_contra, Out_co]):
+    """A stage bound to its settings that reads its own input; must pickle."""
+
+    def __call__(self, unit: U_contra, tally: Counter[str]) -> Iterator[Out_co | Rejected]: ...
+
+
+@dataclass(frozen=True)
+class _UnitJob(Generic[U, Out]):
+    """Works one unit from its input to finished files, row by row."""
+
+    task: UnitTask[U, Out]
+    output: Output[Out]
+
+    def __call__(self, unit: U) -> tuple[U, Work]:
+        started = time.monotonic()
+        counts, tally = Counts(), Counter[str]()
+        shard, dropped = self.output.shard(unit.index), self.output.rejected(unit.index)
+        with RecordWriter(shard, self.output.kind) as kept, RecordWriter(dropped, Rejected) as rejected:
+            for outcome in self.task(unit, tally):
+                if isinstance(outcome, Rejected):
+                    rejected.add(outcome)
+                    counts.add(_count(0, [outcome]))
+                else:
+                    kept.add(outcome)
+            counts.add(_count(kept.rows, []))
+            if rejected.rows:
+                rejected.commit()
+            else:
+                with storage_errors(self.output.folder):  # a killed sitting may have left some
+                    dropped.unlink(missing_ok=True)
+            # the shard's own file comes last, and also when it is empty: when it is there, the unit is finished
+            kept.commit({"counts": asdict(counts), "tally": dict(tally)})
+        return unit, Work(counts=counts, seconds=time.monotonic() - started, tally=tally)
+
+
+def run_units(
+    task: UnitTask[U, Out],
+    units: Iterable[U],
+    output: Output[Out],
+    *,
+    executor: Executor,
+    on_unit: Callable[[U, Work, bool], None] = lambda unit, work, fresh: None,
+) -> Work:
+    """Run a map stage whose workers read their own input; finished units are not worked again.
+
+    `on_unit(unit, work, fresh)` hears of every unit; `fresh` is False when an earlier sitting had finished it.
+    """
+    if not (output.folder / "plan.json").exists():
+        atomic_write(output.folder / "plan.json", json.dumps({"units": "as planned"}).encode())
+    done = read_sittings(output.folder)
+    work = Work()
+
+    def unfinished() -> Iterator[U]:
+        for unit in units:
+            if output.shard(unit.index).exists():
+                noted = read_metadata(output.shard(unit.index))
+                part = Work(counts=Counts(**noted["counts"]), tally=Counter(noted["tally"]))
+                work.add(part)
+                on_unit(unit, part, False)
+                continue
+            yield unit
+
+    started = time.monotonic()
+    for unit, part in executor.map(_UnitJob(task, output), unfinished()):
+        work.add(Work(counts=part.counts, tally=part.tally))
+        elapsed, started = time.monotonic() - started, time.monotonic()
+        sitting = Work(seconds=elapsed)  # wall time, so that a pool's parallel work counts once
+        _append_sitting(output.folder, unit.index, sitting)
+        done.add(sitting)
+        on_unit(unit, part, True)
+    work.seconds = done.seconds
+    return work
+
+
 def run_stream(
     outcomes: Iterable[Out | Rejected], output: Output[Out], *, shard_rows: int, bar: Bar | None = None
 ) -> Work:
@@ -170,30 +280,53 @@ def run_stream(
                 path.unlink()
     started = time.monotonic()
     counts = Counts()
-    kept: list[Out] = []
-    rejected: list[Rejected] = []
-    kept_files = rejected_files = 0
-    for outcome in outcomes:
-        if isinstance(outcome, Rejected):
-            rejected.append(outcome)
-        else:
-            kept.append(outcome)
-        if len(rejected) == shard_rows:
-            counts.add(_count(0, rejected))
-            write_records(output.rejected(rejected_files), Rejected, rejected)
-            rejected, rejected_files = [], rejected_files + 1
-        if len(kept) == shard_rows:
-            counts.add(_count(len(kept), []))
-            write_records(output.shard(kept_files), output.kind, kept)
-            kept, kept_files = [], kept_files + 1
-        if bar:
-            bar.advance(1)
-    counts.add(_count(len(kept), rejected))
-    if rejected:
-        write_records(output.rejected(rejected_files), Rejected, rejected)
-    if kept or not kept_files:
-        write_records(output.shard(kept_files), output.kind, kept)
+    with (
+        _Shards(output.shard, output.kind, shard_rows) as kept,
+        _Shards(output.rejected, Rejected, shard_rows) as rejected,
+    ):
+        for outcome in outcomes:
+            if isinstance(outcome, Rejected):
+                rejected.add(outcome)
+                counts.add(_count(0, [outcome]))
+            else:
+                kept.add(outcome)
+                counts.add(Counts(read=1, kept=1))
+            if bar:
+                bar.advance(1)
+        rejected.finish()
+        kept.finish(even_empty=True)
     return Work(counts=counts, seconds=time.monotonic() - started)
+
+
+class _Shards(Generic[Out]):
+    """Files of `rows` records each, written as the records come."""
+
+    def __init__(self, path_of: Callable[[int], Path], kind: type[Out], rows: int) -> None:
+        self._path_of, self._kind, self._rows = path_of, kind, rows
+        self._index = 0
+        self._open: RecordWriter[Out] | None = None
+
+    def add(self, record: Out) -> None:
+        if self._open is None:
+            self._open = RecordWriter(self._path_of(self._index), self._kind)
+        self._open.add(record)
+        if self._open.rows == self._rows:
+            self.finish()
+
+    def finish(self, *, even_empty: bool = False) -> None:
+        """Finish the open file; with `even_empty`, there is at least one."""
+        if self._open is None and even_empty and not self._index:
+            self._open = RecordWriter(self._path_of(0), self._kind)
+        if self._open is not None:
+            self._open.commit()
+            self._open, self._index = None, self._index + 1
+
+    def __enter__(self) -> _Shards[Out]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._open is not None:
+            self._open.discard()
 
 
 def environment() -> dict[str, Any]:
@@ -223,6 +356,18 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def tell_reasons(counts: Counts) -> str:
+    """Return the rejected and failed reasons with their counts, in words."""
+    return (
+        ", ".join(f"{reason} {number}" for reason, number in {**counts.rejected, **counts.failed}.items()) or "no rows"
+    )
+
+
+def to_json(value: object) -> bytes:
+    """Return indented JSON for a file people read."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")
 
 
 def _count(kept: int, rejected: Sequence[Rejected]) -> Counts:

@@ -28,12 +28,12 @@ from humpback.store.rundir import Counts, Manifest, RunDir
 from humpback.store.shards import atomic_write, count_rows, read_records, shard_files
 from humpback.tasks import Engines, PromptSpec
 
-__all__ = ["Result", "Sitting", "tell_reasons", "to_json"]
+__all__ = ["Result", "Sitting"]
 
 WITHOUT_ROWS = ("finetune", "audit", "evaluate", "dataset", "report")
 """Stages whose kept rows are no Parquet files of their own folder."""
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 """Part of every stage's identity; raised when the same recipe would give other rows."""
 
 R = TypeVar("R", bound=Record)
@@ -258,13 +258,6 @@ def _check_context(base: ModelRef, max_tokens: int) -> None:
             raise InputError(f"model.max_tokens={max_tokens} exceeds the base model's context; use at most {context}")
 
 
-def tell_reasons(counts: Counts) -> str:
-    """Return the rejected and failed reasons with their counts, in words."""
-    return (
-        ", ".join(f"{reason} {number}" for reason, number in {**counts.rejected, **counts.failed}.items()) or "no rows"
-    )
-
-
 def _summary(counts: Counts) -> str:
     parts = [f"{counts.read} read", f"{counts.kept} kept"]
     for label, reasons in (("rejected", counts.rejected), ("failed", counts.failed)):
@@ -272,8 +265,3 @@ def _summary(counts: Counts) -> str:
             told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
             parts.append(f"{sum(reasons.values())} {label} ({told})")
     return ", ".join(parts)
-
-
-def to_json(value: object) -> bytes:
-    """Return indented JSON for a file people read."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from humpback.corpus.overlap import Overlap
+from humpback.corpus.readers import read_unit
+from humpback.corpus.units import Unit
 from humpback.engines import EngineSpec, open_engine
 from humpback.engines.base import EngineTotals
 from humpback.engines.cache import CachedEngine
@@ -80,18 +85,33 @@ def _sum(totals: Sequence[EngineTotals]) -> EngineTotals:
     return EngineTotals(**{name: sum(getattr(one, name) for one in totals) for name in names})
 
 
+def _tell_nobody() -> None:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class IngestTask:
-    """Documents to segments."""
+    """A unit of the input, read where it is worked on, to segments."""
 
     settings: CorpusSettings
-    one_to_one: bool = False
+    on_document: Callable[[], None] = _tell_nobody
+    """Hears of every record read in this process; a worker process has nobody to tell."""
 
-    def __call__(self, records: Sequence[Document | Rejected]) -> Iterator[Segment | Rejected]:
-        return ingest(records, self.settings)
+    def __call__(self, unit: Unit, tally: Counter[str]) -> Iterator[Segment | Rejected]:
+        return ingest(self._read(unit), self.settings, overlap=self._overlap, tally=tally)
 
-    def totals(self) -> EngineTotals:
-        return EngineTotals()
+    def _read(self, unit: Unit) -> Iterator[Document | Rejected]:
+        for document in read_unit(unit, max_record_bytes=self.settings.max_line_bytes):
+            self.on_document()
+            yield document
+
+    @functools.cached_property
+    def _overlap(self) -> Overlap | None:
+        """The evaluation sets, loaded once per process."""
+        return Overlap.load(self.settings.decontaminate) if self.settings.decontaminate else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self.settings, "on_document": _tell_nobody}
 
 
 @dataclass(frozen=True, kw_only=True)

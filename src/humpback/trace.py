@@ -215,7 +215,7 @@ def _locate(tables: _Tables, row_id: str) -> tuple[str, list[_Place]]:
 def _source(rows: list[Row | None]) -> Row:
     """Return the address of the row in the user's own files, from the first record that knows it."""
     known = next((row for row in rows if row and "source_uri" in row), {})
-    names = ("source_uri", "offset", "header_path", "title", "licence", "document_id")
+    names = ("source_uri", "location", "offset", "header_path", "title", "licence", "time", "document_id")
     return {name: known.get(name) for name in names}
 
 
@@ -249,6 +249,10 @@ def _source_lines(found: Row) -> Iterator[tuple[str, str]]:
     source = found["source"]
     offset = "" if source["offset"] is None else f", from character {source['offset']:,}"
     yield "source", f"{source['source_uri'] or 'not recorded'}{offset}"
+    if source["location"] and source["location"] != source["source_uri"]:
+        yield "", f"read from: {source['location']}"
+    if source["time"]:
+        yield "", f"time: {source['time']}"
     if source["header_path"]:
         yield "", f"headers: {source['header_path']}"
     yield "", f"licence: {source['licence'] or 'not stated'}"

@@ -3,21 +3,27 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import lz4.frame
 import pytest
+import zstandard
+from hypothesis import given as arbitrary
+from hypothesis import settings
+from hypothesis import strategies as st
 
-from humpback.corpus import readers
+from humpback.corpus import place
 from humpback.corpus.readers import check_inputs, input_files, read_documents
 from humpback.errors import InputError
 from humpback.recipe import CorpusInput
 from humpback.records import Document, Rejected, content_id
 
 
-def read(path: Path | str, *, max_line_bytes: int = 10_000, **columns: str) -> list[Document | Rejected]:
+def read(path: Path | str, *, max_record_bytes: int = 10_000, **columns: str) -> list[Document | Rejected]:
     given = CorpusInput.model_validate({"path": str(path), **columns})
-    return list(read_documents([given], max_line_bytes=max_line_bytes))
+    return list(read_documents([given], max_record_bytes=max_record_bytes))
 
 
 def documents(records: list[Document | Rejected]) -> list[Document]:
@@ -101,7 +107,7 @@ def test_a_line_at_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path) ->
     frame = len(json.dumps({"text": ""}))
     fits, long = ({"text": "a" * (2000 - frame + more)} for more in (0, 1))
     path = write_lines(tmp_path / "a.jsonl", fits, long, fits, long)
-    records = read(path, max_line_bytes=2000)
+    records = read(path, max_record_bytes=2000)
     assert [type(record) for record in records] == [Document, Rejected, Document, Rejected]
     assert {record.reason for record in records if isinstance(record, Rejected)} == {"line_too_long"}
     assert "2,001 bytes" in str(records[1])
@@ -112,7 +118,7 @@ def test_a_line_far_above_the_limit_is_never_held(tmp_path: Path) -> None:
 
     path = write_lines(tmp_path / "a.jsonl.gz", b"x" * 40_000_000, {"text": "after"})
     tracemalloc.start()
-    records = read(path, max_line_bytes=1024)
+    records = read(path, max_record_bytes=1024)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert only_rejected(records).reason == "line_too_long"
@@ -160,7 +166,7 @@ def test_a_folder_is_read_in_sorted_order_without_hidden_and_unknown_files(tmp_p
 
 
 def test_text_files_that_cannot_be_read_cost_one_row_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(place, "MAX_FILE_BYTES", 100)
     write_lines(tmp_path / "empty.txt", b" \n")
     write_lines(tmp_path / "latin.txt", b"caf\xe9")
     write_lines(tmp_path / "long.txt.gz", b"a" * 101)
@@ -196,7 +202,7 @@ def test_a_wrong_input_stops_with_its_name_and_the_fix(tmp_path: Path, name: str
         check_inputs([given])
     assert path in str(caught.value)
     with pytest.raises(InputError):
-        list(read_documents([given], max_line_bytes=1024))
+        list(read_documents([given], max_record_bytes=1024))
 
 
 def test_pydoc_topics_are_documents_without_their_leading_grammar() -> None:
@@ -216,7 +222,7 @@ def test_pydoc_topics_are_documents_without_their_leading_grammar() -> None:
 def test_reading_is_lazy(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", {"text": "one"}, {"text": "two"})
     records = read_documents(
-        [CorpusInput(path=str(path)), CorpusInput(path=str(tmp_path / "missing.txt"))], max_line_bytes=1024
+        [CorpusInput(path=str(path)), CorpusInput(path=str(tmp_path / "missing.txt"))], max_record_bytes=1024
     )
     assert isinstance(next(records), Document)
 
@@ -290,3 +296,92 @@ def test_an_input_that_may_not_be_read_stops_with_its_name(
 def test_a_path_that_cannot_be_is_refused(path: str) -> None:
     with pytest.raises(InputError, match=r"corpus input .* cannot be"):
         check_inputs([CorpusInput(path=path)])
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.HTM", "a.xhtml.gz", "saved page", "a.txt"])
+def test_a_web_page_is_one_document_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    page = "<!DOCTYPE html><meta charset=iso-8859-1><h1>Grüße</h1>"
+    path = write_lines(tmp_path / name, page.encode("latin-1"))
+    (document,) = documents(read(path, licence="CC0-1.0"))
+    assert (document.format, document.text, document.licence) == ("html", page, "CC0-1.0")
+    assert document.location == document.source_uri == path.as_posix()
+
+
+def test_a_web_page_above_the_limit_is_passed_over(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.html", b"<html>" + b"a" * 3000)
+    assert only_rejected(read(path, max_record_bytes=2000)).reason == "too_large"
+
+
+@pytest.mark.parametrize("pack", [zstandard.compress, lz4.frame.compress, gzip.compress])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.bad"])
+def test_packed_lines_are_told_by_their_bytes(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / name
+    path.write_bytes(pack(b'{"text": "one"}\n') + pack(b'{"text": "two"}\n'))
+    assert [document.text for document in documents(read(path))] == ["one", "two"]
+
+
+def test_bytes_that_no_server_packed_are_read_where_they_say_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(b'{"text": "one"}\n')
+    assert [document.text for document in documents(read(path))] == ["one"]
+
+
+def test_the_columns_of_time_licence_and_language(tmp_path: Path) -> None:
+    row = {"text": "<h1>One</h1>", "lang": "de", "when": "2024-01-02", "rights": "CC0", "licence": "MIT"}
+    path = write_lines(tmp_path / "a.jsonl", row, {"text": "<h1>Two</h1>"})
+    columns = {"language": "lang", "time": "when", "licence_column": "rights", "licence": "unknown"}
+    first, second = documents(read(path, **columns, format="html"))
+    assert (first.language, first.time, first.licence, first.format) == ("de", "2024-01-02", "CC0", "html")
+    assert (second.language, second.time, second.licence, second.location) == (
+        "",
+        "",
+        "unknown",
+        f"{path.as_posix()}#L2",
+    )
+    assert documents(read(path))[0].format == "plain"
+
+
+NAMES = [
+    *(
+        "a.txt",
+        "a.md.gz",
+        "a.html",
+        "a.jsonl",
+        "a.jsonl.zst",
+        "a.csv",
+        "a.tsv.lz4",
+        "a.parquet",
+        "a.arrow",
+        "a.warc",
+        "a.wet.gz",
+    ),
+    *("a.arc", "a.epub", "a.zip", "a.tar", "a.tar.gz", "a.tar.xz", "a.txt.bz2", "a", "a.bad", "a.json"),
+]
+BEGINNINGS = [
+    *(b"", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"\x5d\x2a\x4d\x18", b"BZh9", b"\xfd7zXZ\0"),
+    *(
+        b"PAR1",
+        b"ARROW1\0\0",
+        b"PK\x03\x04",
+        b"WARC/1.0\r\n",
+        b"filedesc://a 1 20240101000000 text/plain 3\n",
+        b"<html>",
+    ),
+    *(b'{"text": ', b"text,title\n", bytes(257) + b"ustar\0" + b"00", b"\xff\xff\xff\xff"),
+]
+
+
+@settings(deadline=None, max_examples=200)
+@arbitrary(st.sampled_from(NAMES), st.sampled_from(BEGINNINGS), st.binary(max_size=600), st.booleans())
+def test_whatever_a_file_holds_it_is_told_and_nothing_raises(name: str, head: bytes, rest: bytes, packed: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, name).write_bytes(gzip.compress(head + rest) if packed else head + rest)
+        Path(folder, "b.txt").write_text("one")
+        records = read(folder)
+    assert len(records) >= 2
+    assert isinstance(records[-1], Document)
+    for record in records:
+        assert isinstance(record, Rejected) or (record.text.strip() and record.location)
+        str(record).encode()
+        if isinstance(record, Rejected):
+            assert json.loads(record.row)["source_uri"]

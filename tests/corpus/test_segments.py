@@ -280,7 +280,7 @@ def _ink(text: str) -> str:
 
 def _topics(low: int, high: int) -> Iterator[Segment]:
     chosen = CorpusSettings(inputs=[CorpusInput(path="pydoc:topics")], min_chars=low, max_chars=high)
-    for record in read_documents(chosen.inputs, max_line_bytes=chosen.max_line_bytes):
+    for record in read_documents(chosen.inputs, max_record_bytes=chosen.max_line_bytes):
         if isinstance(record, Document):
             yield from (one for one in segments(record, low, high) if judge(one, chosen) is None)
 
@@ -300,7 +300,7 @@ def test_ready_segments_of_real_pages_are_taken_whole() -> None:
     if not path.exists():
         pytest.skip(f"{path} is absent: data beside the project, not part of it")
     given = CorpusInput(path=str(path), header_path="heading_path")
-    stream = read_documents([given], max_line_bytes=16_000_000)
+    stream = read_documents([given], max_record_bytes=16_000_000)
     read = list(itertools.islice(stream, 500))
     assert len(read) == 500
     for record in read:

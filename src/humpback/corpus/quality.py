@@ -1,16 +1,20 @@
-"""What makes a segment unfit to be a response: each rule returns what it found, or None.
+"""What makes a segment unfit to be a response: each rule returns what it found, or None; `judge` runs those of the recipe.
 
-The header rules and the sentence rule are the paper's; `mostly_not_text` is ours. Rules are pure and see one segment.
+The header rules and the sentence rule are the paper's; `mostly_not_text` is ours; those of web pages in general are in
+`webrules.py`. Rules are pure and see one segment, through one shared `Text`, in time proportional to its length.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from typing import NamedTuple
 
+from humpback.corpus import webrules
+from humpback.corpus.analysis import Text
 from humpback.corpus.segments import NO_HEADER
-from humpback.recipe import CorpusSettings
+from humpback.recipe import CorpusSettings, Filter
 from humpback.records import Segment
 
 __all__ = [
@@ -48,21 +52,11 @@ _MIN_WORDS = 6
 _MAX_POSTINGS = 64
 """Sentences remembered per word 3-gram: bounds the work on a text of thousands of similar sentences."""
 _MIN_LETTERS = 0.5
-_MAX_SYMBOLS = 0.15
 _MIN_PROSE = 0.5
 _SHOWN = 80
 
 _WORD = re.compile(r"\w+")
-_SENTENCE_END = re.compile(
-    r"(?<=[.!?\u2026])[\"'\u201d\u2019)\]]*\s+"
-    r"|\n(?=[ \t]*(?:[-*+\u2022|>]|\d+[.)])\s)"  # a list item begins
-    r"|(?<=[\u3002\uff01\uff1f])"  # Chinese and Japanese: no space follows
-)
-_BLANK_LINE = re.compile(r"\n[ \t]*\n")
-_FENCED = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
-_CODE_START = re.compile(r"\s*(?:>>> |\.\.\. |\$ |\(Pdb\)|[|+][ :|+=-]|\w+ +::=)")
-_UNSEEN = re.compile(r"</?[A-Za-z!][^<>]*>|(?<=\])\([^()\s]*\)|https?://[^\s<>()]*")
-_SYMBOL = re.compile(r"[(){}\[\]<>=_;\\/|*&%$#@+^~`]")
+_Gram = tuple[str, str, str]
 
 
 class Verdict(NamedTuple):
@@ -74,12 +68,12 @@ class Verdict(NamedTuple):
 
 
 def judge(segment: Segment, settings: CorpusSettings) -> Verdict | None:
-    """Return the first rule that finds the segment unfit, or None when it is fit."""
-    for rule in (header_empty, header_upper, header_navigation, mostly_not_text):
-        if detail := rule(segment):
-            return Verdict(rule.__name__, detail)
-    repeated = repeated_sentences(segment, limit=settings.max_repetition)
-    return Verdict("repeated_sentences", repeated) if repeated else None
+    """Return the first of the recipe's filters that finds the segment unfit, or None when it is fit."""
+    text = Text(segment.text, segment.language)
+    for name in settings.filters:
+        if detail := _RULES[name](segment, text, settings):
+            return Verdict(name, detail)
+    return None
 
 
 def header_empty(segment: Segment) -> str | None:
@@ -91,10 +85,15 @@ def header_empty(segment: Segment) -> str | None:
 
 
 def header_upper(segment: Segment) -> str | None:
-    """Return the header when it shouts: all upper case, and more than one word or 6 letters (`HTTP`, `NATO` pass)."""
+    """Return the header when it shouts: all upper case, and more than one word or 6 letters.
+
+    Names are no shouting: `HTTP`, `3.2 HTML`, `SQLITE_OK_LOAD_PERMANENTLY` pass.
+    """
     header = _header(segment)
-    letters = sum(char.isalpha() for char in header)
-    if not header.isupper() or (letters <= 6 and len(header.split()) == 1):
+    if not header.isupper() or "_" in header:
+        return None
+    words = [word for word in header.split() if any(map(str.isalpha, word))]
+    if len(words) == 1 and sum(map(str.isalpha, words[0])) <= 6:
         return None
     return f"header {header[:_SHOWN]!r} is all upper case"
 
@@ -107,46 +106,43 @@ def header_navigation(segment: Segment) -> str | None:
     return f"header {header[:_SHOWN]!r} is one of the navigation headers"
 
 
-def mostly_not_text(segment: Segment) -> str | None:
-    """Return the shares when letters are under half of the text, or prose is.
-
-    Prose are the blocks (between blank lines) that are no fenced code, table, prompt or grammar, and in which brackets
-    and operators are at most 15 % of the characters. Tags and link addresses are no prose. Whitespace counts nowhere.
-    """
-    total = _ink(segment.text)
-    if not total:
+def mostly_not_text(text: Text) -> str | None:
+    """Return the shares when letters are under half of the text, or prose (`Text.prose`) is. Whitespace counts nowhere."""
+    if not text.ink:
         return "no text"
-    letters = sum(char.isalpha() for char in segment.text) / total
+    letters = text.letters / text.ink
     if letters < _MIN_LETTERS:
         return f"letters are {letters:.0%} of the characters, below {_MIN_LETTERS:.0%}"
-    prose = sum(_ink(block) for block in _prose_blocks(segment.text)) / total
+    prose = text.prose_ink / text.ink
     return f"prose is {prose:.0%} of the characters, below {_MIN_PROSE:.0%}" if prose < _MIN_PROSE else None
 
 
-def repeated_sentences(segment: Segment, *, limit: float) -> str | None:
+def repeated_sentences(text: Text, *, limit: float) -> str | None:
     """Return two sentences of prose, 6 words or more, whose word 3-grams have a Jaccard similarity above the limit.
 
     Exact for texts in which no 3-gram is in more than 64 sentences; beyond that the last 64 are compared, so that the
     work stays in proportion to the text. Scripts without spaces between words have no sentences of 6 words.
     """
-    kept: list[tuple[str, int]] = []
-    holders: dict[tuple[str, str, str], deque[int]] = defaultdict(lambda: deque(maxlen=_MAX_POSTINGS))
-    for sentence in (part for block in _prose_blocks(segment.text) for part in _SENTENCE_END.split(block)):
-        words = _WORD.findall(sentence.casefold())
-        if len(words) < _MIN_WORDS:
-            continue
-        grams = set(zip(words, words[1:], words[2:], strict=False))
-        shared: dict[int, int] = defaultdict(int)
-        for gram in grams:
-            for other in holders[gram]:
-                shared[other] += 1
-        for other, count in shared.items():
-            similarity = count / (len(grams) + kept[other][1] - count)
+    numbers = [number for number, words in enumerate(text.sentences) if len(words) >= _MIN_WORDS]
+    grams = [set(zip(words, words[1:], words[2:], strict=False)) for words in map(text.sentences.__getitem__, numbers)]
+    seen: set[_Gram] = set()
+    repeated: set[_Gram] = set()
+    for own in grams:
+        repeated |= own & seen
+        seen |= own
+    kept: dict[_Gram, deque[int]] = defaultdict(lambda: deque(maxlen=_MAX_POSTINGS))
+    for number, own in enumerate(grams):
+        common = own & repeated
+        if len(common) <= limit * len(own):
+            continue  # were another sentence made of all that is common, it would still be too unlike this one
+        shared = Counter(other for gram in common for other in kept[gram])
+        for other, count in sorted(shared.items()):
+            similarity = count / (len(own) + len(grams[other]) - count)
             if similarity > limit:
-                return f"{similarity:.2f} above {limit:g}: {_shown(kept[other][0])} / {_shown(sentence)}"
-        for gram in grams:
-            holders[gram].append(len(kept))
-        kept.append((sentence, len(grams)))
+                pair = " / ".join(_shown(text.sentence(numbers[place])) for place in (other, number))
+                return f"{similarity:.2f} above {limit:g}: {pair}"
+        for gram in common:
+            kept[gram].append(number)
     return None
 
 
@@ -154,21 +150,20 @@ def _header(segment: Segment) -> str:
     return segment.header_path.rsplit(" > ", 1)[-1].strip()
 
 
-def _prose_blocks(text: str) -> list[str]:
-    blocks = _BLANK_LINE.split(_FENCED.sub("\n\n", text))
-    return [block for block in (_UNSEEN.sub(" ", block) for block in blocks) if _is_prose(block)]
-
-
-def _is_prose(block: str) -> bool:
-    ink = _ink(block)
-    if not ink or _CODE_START.match(block):
-        return False
-    return len(_SYMBOL.findall(block)) <= _MAX_SYMBOLS * ink
-
-
-def _ink(text: str) -> int:
-    return sum(map(len, text.split()))
-
-
 def _shown(sentence: str) -> str:
     return repr(" ".join(sentence.split())[:_SHOWN])
+
+
+_RULES: dict[Filter, Callable[[Segment, Text, CorpusSettings], str | None]] = {
+    "header_empty": lambda segment, text, settings: header_empty(segment),
+    "header_upper": lambda segment, text, settings: header_upper(segment),
+    "header_navigation": lambda segment, text, settings: header_navigation(segment),
+    "mostly_not_text": lambda segment, text, settings: mostly_not_text(text),
+    "repeated_sentences": lambda segment, text, settings: repeated_sentences(text, limit=settings.max_repetition),
+    "stop_words": lambda segment, text, settings: webrules.stop_words(text),
+    "word_lengths": lambda segment, text, settings: webrules.word_lengths(text),
+    "symbols": lambda segment, text, settings: webrules.symbols(text),
+    "line_ends": lambda segment, text, settings: webrules.line_ends(text),
+    "repeated_lines": lambda segment, text, settings: webrules.repeated_lines(text),
+    "boilerplate": lambda segment, text, settings: webrules.boilerplate(text),
+}

@@ -1,45 +1,130 @@
-"""Dedup: the first of each text stays, and a sample is drawn by content hash. Global over the corpus.
+"""Dedup: of each text and what is nearly equal to it one stays, and a sample is drawn by content hash. Global over the corpus.
 
-Memory is bounded by one 16-byte digest per distinct segment (about 100 MB per million in a Python set) and the sample's size.
+What stays does not depend on the order of the segments or of the work: `corpus/neardup.py` says which, and how memory is bounded.
 """
 
 from __future__ import annotations
 
-import heapq
+import contextlib
+import hashlib
+import itertools
+import shutil
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
-from humpback.corpus.dedup import ExactDedup
+import numpy as np
+
+from humpback.corpus.neardup import Fates, Ledger, find_duplicates, rank, sign
+from humpback.errors import StorageError
 from humpback.records import Rejected, Segment
 from humpback.stages.rejecting import reject
 from humpback.store.fingerprint import derive_seed
+from humpback.store.shards import storage_errors
 
 __all__ = ["dedup"]
 
+BATCH = 1024
+
 
 def dedup(
-    segments: Callable[[], Iterable[Segment]], *, sample: int | None, random_seed: int
+    segments: Callable[[], Iterable[Segment]],
+    *,
+    near: float | None,
+    sample: int | None,
+    random_seed: int,
+    scratch: Path,
 ) -> Iterator[Segment | Rejected]:
-    """Yield each segment once, or why not; `segments` is called once per pass over the input (two with a sample)."""
-    cutoff = None if sample is None else _cutoff(segments(), sample, random_seed)
-    seen = ExactDedup()
-    for segment in segments():
-        if not seen.first(segment.text):
-            yield reject(segment, "duplicate", "the same text came earlier in the corpus")
-        elif cutoff is not None and derive_seed(random_seed, "sample", segment.id) > cutoff:
-            yield Rejected(id=segment.id, reason="not_sampled", detail=f"corpus.sample={sample}")
-        else:
-            yield segment
+    """Yield each segment, or why not; `segments` is called twice and gives the same each time.
+
+    `near` is the least Jaccard similarity of near duplicates; None removes exact duplicates only. The folder `scratch` is the
+    stage's own: what is in it is removed at the start, and the folder at the end.
+    """
+    with _emptied(scratch):
+        draws = scratch / "draws"
+        ledger = Ledger(scratch, near=near is not None)
+        try:
+            with contextlib.ExitStack() as opened:
+                with storage_errors(draws):
+                    draw_file = opened.enter_context(draws.open("wb"))
+                for batch in _batches(segments()):
+                    signed = sign([segment.text for segment in batch], near=near is not None)
+                    ledger.append(signed, [_rank(segment) for segment in batch], [_name(segment) for segment in batch])
+                    if sample is not None:
+                        with storage_errors(draws):
+                            draw_file.write(_draws(batch, random_seed).tobytes())
+        finally:
+            ledger.close()
+        fates = find_duplicates(ledger, near)
+        cutoff = None if sample is None else _cutoff(draws, ledger.rows, fates, sample)
+        rows = 0
+        for row, segment in enumerate(segments()):
+            rows += 1
+            if rows > ledger.rows:
+                break
+            yield _decide(segment, row, fates, sample, cutoff, random_seed)
+        if rows != ledger.rows:
+            raise StorageError(
+                f"dedup read {ledger.rows} segments and then {'more' if rows > ledger.rows else rows}: "
+                "its input changed meanwhile; run again with --rerun-from ingest"
+            )
 
 
-def _cutoff(segments: Iterable[Segment], sample: int, random_seed: int) -> int | None:
-    """Return the largest draw among the `sample` smallest, over distinct texts; None when all fit."""
-    seen = ExactDedup()
-    largest: list[int] = []  # negated: a heap whose top is the largest draw kept
-    for segment in segments:
-        if seen.first(segment.text):
-            draw = -derive_seed(random_seed, "sample", segment.id)
-            if len(largest) < sample:
-                heapq.heappush(largest, draw)
-            else:
-                heapq.heappushpop(largest, draw)
-    return -largest[0] if len(largest) == sample else None
+def _decide(
+    segment: Segment, row: int, fates: Fates, sample: int | None, cutoff: int | None, random_seed: int
+) -> Segment | Rejected:
+    standin = fates.standin(row)
+    if standin is not None:
+        name = standin.name.decode("utf-8", "surrogatepass")
+        if standin.similarity is None:
+            return reject(segment, "duplicate", f"the same text as {name}, which stays")
+        return reject(segment, "near_duplicate", f"like {name}, which stays: Jaccard about {standin.similarity:.2f}")
+    if cutoff is not None and derive_seed(random_seed, "sample", segment.id) > cutoff:
+        return Rejected(id=segment.id, reason="not_sampled", detail=f"corpus.sample={sample}")
+    return segment
+
+
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """Give an empty folder, and remove it with all that is in it at the end, also after an error."""
+    with storage_errors(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # it serves nothing any more, and an error on the way here tells more
+
+
+def _batches(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+    source = iter(segments)
+    while batch := list(itertools.islice(source, BATCH)):
+        yield batch
+
+
+def _rank(segment: Segment) -> int:
+    told = (
+        str(value) for name, value in vars(segment).items() if name != "location"
+    )  # where the input lies says nothing
+    fields = "\x1f".join(told).encode("utf-8", "surrogatepass")
+    return rank(len(segment.text), int.from_bytes(hashlib.blake2b(fields, digest_size=8).digest(), "little"))
+
+
+def _name(segment: Segment) -> bytes:
+    return f"segment {segment.id} of {segment.source_uri}".encode("utf-8", "surrogatepass")
+
+
+def _draws(segments: Iterable[Segment], random_seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array([derive_seed(random_seed, "sample", segment.id) for segment in segments], dtype=np.int64)
+
+
+def _cutoff(draws: Path, rows: int, fates: Fates, sample: int) -> int | None:
+    """Return the largest draw among the `sample` smallest, over the rows that stay; None when all fit."""
+    smallest = np.empty(0, dtype=np.int64)
+    with draws.open("rb") as file:
+        for start in range(0, rows, BATCH * 64):
+            piece = np.fromfile(file, dtype=np.int64, count=min(BATCH * 64, rows - start))
+            smallest = np.concatenate([smallest, piece[fates.stays(start, start + len(piece))]])
+            if len(smallest) > sample:
+                smallest = np.partition(smallest, sample - 1)[:sample]
+    return int(smallest.max()) if len(smallest) == sample else None

@@ -12,16 +12,16 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from humpback.errors import DriftError, InputError, LockedError, StorageError
 from humpback.store.fingerprint import canonical, diff, fingerprint
 from humpback.store.shards import atomic_write, storage_errors, sync_folder
 
-__all__ = ["Counts", "Manifest", "RunDir", "StageState"]
+__all__ = ["Counts", "Manifest", "RunDir", "StageState", "check_folder"]
 
 StageState = Literal["done", "started", "refused", "waiting"]
 """`refused`: a gate or a wrong input stopped it; `refusal` says why."""
@@ -74,15 +74,17 @@ class Manifest:
 class RunDir:
     """One run folder. Use as a context manager to hold its lock while writing."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, what: str = "run folder", rebuild: str | None = None) -> None:
+        """`what` and `rebuild` are for messages: what the folder is called, and how a stage of it is built anew."""
         self.path = path
+        self._what, self._rebuild = what, rebuild
         self._lock: int | None = None
 
     # -- lock ------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> RunDir:
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"run folder {self.path} is a file; name another folder")
+            raise InputError(f"{self._what} {self.path} is a file; name another folder")
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -93,7 +95,7 @@ class RunDir:
             os.close(self._lock)
             self._lock = None
             raise LockedError(
-                f"run folder {self.path} is being worked on by process {holder}; wait for it, or stop it and run again"
+                f"{self._what} {self.path} is being worked on by process {holder}; wait for it, or stop it and run again"
             ) from None
         try:
             with storage_errors(self.path):
@@ -123,7 +125,7 @@ class RunDir:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            raise StorageError(f"{path} is damaged ({error}); run again with --rerun-from {stage}") from error
+            raise StorageError(f"{path} is damaged ({error}); {self._how_to_rebuild(stage)}") from error
 
     def state(self, stage: str) -> StageState:
         if (self.folder(stage) / "manifest.json").exists():
@@ -147,21 +149,28 @@ class RunDir:
             try:
                 before = json.loads(path.read_bytes())
             except ValueError as error:
-                raise StorageError(f"{path} is damaged ({error}); run again with --rerun-from {stage}") from error
+                raise StorageError(f"{path} is damaged ({error}); {self._how_to_rebuild(stage)}") from error
             if before != payload and self._unworked(stage):
                 self.discard(stage)  # a gate or a wrong input stopped it before: a corrected recipe begins it anew
                 atomic_write(path, _json(payload))
             elif before != payload:
-                lines = "\n".join(f"  {line}" for line in diff(before, payload))
-                raise DriftError(
-                    f"stage {stage} in {self.path} was made from something else:\n{lines}\n"
-                    f"Either run again with --rerun-from {stage}, which rebuilds it and everything after it, "
-                    "or keep it and give the new recipe another run folder (--run NAME)."
-                )
+                self.refuse_drift(stage, before, payload)
         else:
             atomic_write(path, _json(payload))
         (path.parent / "refused.json").unlink(missing_ok=True)
         return not (path.parent / "manifest.json").exists()
+
+    def refuse_drift(self, stage: str, before: object, payload: object) -> NoReturn:
+        """Raise DriftError with every field that differs."""
+        lines = "\n".join(f"  {line}" for line in diff(before, payload))
+        fix = self._rebuild or (
+            f"Either run again with --rerun-from {stage}, which rebuilds it and everything after it, "
+            "or keep it and give the new recipe another run folder (--run NAME)."
+        )
+        raise DriftError(f"stage {stage} in {self.path} was made from something else:\n{lines}\n{fix}")
+
+    def _how_to_rebuild(self, stage: str) -> str:
+        return self._rebuild or f"run again with --rerun-from {stage}"
 
     def refuse(self, stage: str, message: str) -> None:
         """Note that a gate or a wrong input stopped the stage: its files stay to be read until the recipe is corrected."""
@@ -220,6 +229,18 @@ class RunDir:
         for pattern in (f".*{_DISCARDED}", f"*/.*{_DISCARDED}"):  # stages lie one or two folders deep
             for aside in self.path.glob(pattern):
                 shutil.rmtree(aside)
+
+
+def check_folder(folder: Path, sources: Iterable[str], *, what: str, inputs: str, fix: str) -> None:
+    """Refuse a folder to write into that holds something else, or that an input folder would read back as documents."""
+    if folder.is_dir() and not (folder / ".lock").exists() and any(folder.iterdir()):
+        raise InputError(f"{what} {folder} holds files that are no run's; name a new or an empty folder ({fix})")
+    for source in map(Path, sources):
+        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+            raise InputError(
+                f"{what} {folder} lies inside {inputs} {source}, which would read it back as documents; "
+                f"name a folder outside ({fix})"
+            )
 
 
 def _json(value: object) -> bytes:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,7 @@ from humpback.errors import StorageError
 from humpback.records import Record, from_row, schema_of, to_row
 
 __all__ = [
+    "RecordWriter",
     "atomic_write",
     "count_rows",
     "read_metadata",
@@ -80,40 +81,79 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class RecordWriter(Generic[R]):
+    """Writes one Parquet file as records come, with at most `chunk` of them in memory.
+
+    The file appears under its name at `commit`, whole; a block that is left without one leaves nothing.
+    """
+
+    def __init__(self, path: Path, kind: type[R], *, chunk: int = 1024) -> None:
+        self.path, self.rows = path, 0
+        self._schema, self._chunk = schema_of(kind), chunk
+        self._held: list[R] = []
+        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, record: R) -> None:
+        self.rows += 1
+        self._held.append(record)
+        if len(self._held) == self._chunk:
+            with storage_errors(self.path):
+                self._flush()
+
+    def commit(self, metadata: Mapping[str, Any] | None = None) -> None:
+        """Finish the file, with metadata that `read_metadata` returns, and put it in its place."""
+        with storage_errors(self.path):
+            if self._held:
+                self._flush()
+            writer = self._open()
+            if metadata is not None:
+                writer.add_key_value_metadata({_META: json.dumps(metadata, sort_keys=True).encode()})
+            writer.close()
+            descriptor = os.open(self._temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(self._temporary, self.path)
+            self._writer = None
+            sync_folder(self.path.parent)
+
+    def __enter__(self) -> RecordWriter[R]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Leave nothing of a file that is not committed."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):  # a full disk, when that is what ended the block
+                self._writer.close()
+            self._writer = None
+            self._temporary.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        table = pa.Table.from_pylist([to_row(record) for record in self._held], schema=self._schema)
+        self._open().write_table(table)
+        self._held = []
+
+    def _open(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd", write_page_checksum=True)
+        return self._writer
+
+
 def write_records(
     path: Path, kind: type[R], records: Iterable[R], *, metadata: Mapping[str, Any] | None = None, chunk: int = 1024
 ) -> int:
     """Write records as one Parquet file and return how many; at most `chunk` rows are held at a time."""
-    schema = schema_of(kind)
-    if metadata is not None:
-        schema = schema.with_metadata({_META: json.dumps(metadata, sort_keys=True).encode()})
-    rows = 0
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
-            for batch in _chunks(records, chunk):
-                writer.write_table(pa.Table.from_pylist([to_row(record) for record in batch], schema=schema))
-                rows += len(batch)
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    return rows
-
-
-def _chunks(records: Iterable[R], size: int) -> Iterator[list[R]]:
-    batch: list[R] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    with RecordWriter(path, kind, chunk=chunk) as writer:
+        for record in records:
+            writer.add(record)
+        writer.commit(metadata)
+        return writer.rows
 
 
 def shard_files(folder: Path, prefix: str) -> list[Path]:
@@ -133,7 +173,7 @@ def read_records(files: Path | Sequence[Path], kind: type[R], *, chunk: int = 10
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata a shard was written with."""
     with _open(path) as file:
-        raw = (file.schema_arrow.metadata or {}).get(_META, b"{}")
+        raw = (file.metadata.metadata or {}).get(_META, b"{}")
     data: dict[str, Any] = json.loads(raw)
     return data
 

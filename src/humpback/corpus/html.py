@@ -1,0 +1,108 @@
+"""The main content of an HTML page as a list of blocks: headers with their level, and text as Markdown.
+
+In: a decoded page. Out: `Page`. The tree is lexbor's; it is walked once, from Python, over what is not boilerplate. Time and
+memory are proportional to the page, whatever its nesting: nothing here recurses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from humpback.corpus.hostile import too_costly
+from humpback.corpus.maincontent import keep_main
+from humpback.corpus.walk import Dropped, Walk
+
+__all__ = ["Block", "CostlyPageError", "Dropped", "Page", "explain_page", "read_page"]
+
+_MAX_TITLE = 300
+
+
+class CostlyPageError(ValueError):
+    """A page that would take far longer than its size: the message says why."""
+
+
+class Block(NamedTuple):
+    """A piece of the main content."""
+
+    level: int
+    """0 for text, 1 to 6 for a header."""
+    text: str
+    """Markdown of a paragraph, list, table, quote or piece of code; the words of a header."""
+
+    def markdown(self) -> str:
+        return f"{'#' * self.level} {self.text}" if self.level else self.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page's main content, and what its head says of it."""
+
+    title: str
+    language: str
+    """As `<html lang>` states it, lower case, without region; empty when it does not."""
+    licence: str
+    """Address or name of the licence the page states (`rel=license`); empty when it does not."""
+    time: str
+    """Time of publication the page states, as it stands there."""
+    blocks: tuple[Block, ...]
+
+    def text(self) -> str:
+        """Return the main content as Markdown, before any length limit."""
+        return "\n\n".join(block.markdown() for block in self.blocks)
+
+
+def read_page(html: str) -> Page:
+    """Return the page's main content; a page without any has no blocks. Raise CostlyPageError for a hostile page."""
+    return _read(html, None)
+
+
+def explain_page(html: str) -> tuple[Page, list[Dropped]]:
+    """Return the page with what was dropped from it, and by which rule."""
+    dropped: list[Dropped] = []
+    return _read(html, dropped), dropped
+
+
+def _read(html: str, dropped: list[Dropped] | None) -> Page:
+    data = html.encode("utf-8", "replace")
+    if fault := too_costly(data):
+        raise CostlyPageError(fault)
+    tree = LexborHTMLParser(data)
+    tree.strip_tags(["script", "style"], recursive=True)  # else they count as text of what is measured
+    head, body = tree.head, tree.body
+    root = tree.root
+    walk = Walk(len(data), dropped)
+    if body is not None:
+        walk.run(body)
+    blocks, refused = keep_main(walk.blocks, walk.boxes)
+    if dropped is not None:
+        dropped += [Dropped(rule, "block", raw.text) for rule, raw in refused]
+    language = ""
+    if root is not None and (stated := root.attributes.get("lang") or root.attributes.get("xml:lang")):
+        language = stated.strip().lower().partition("-")[0][:3]
+    return Page(
+        title=_title(head),
+        language=language,
+        licence=_licence(tree) if b"license" in data else "",
+        time=_time(head),
+        blocks=tuple(Block(level, text) for level, text in blocks),
+    )
+
+
+def _title(head: LexborNode | None) -> str:
+    node = head.css_first("title") if head is not None else None
+    return " ".join(node.text().split())[:_MAX_TITLE] if node is not None else ""
+
+
+def _licence(tree: LexborHTMLParser) -> str:
+    node = tree.css_first('[rel~="license"]')
+    return ((node.attributes.get("href") or node.text()).strip() if node is not None else "")[:300]
+
+
+def _time(head: LexborNode | None) -> str:
+    if head is None:
+        return ""
+    node = head.css_first('meta[property="article:published_time"],meta[name="date"],meta[itemprop="datePublished"]')
+    return ((node.attributes.get("content") or "").strip() if node is not None else "")[:40]
