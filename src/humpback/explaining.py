@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import json
 import re
 import sys
@@ -123,7 +124,7 @@ def _fetch(url: str) -> tuple[bytes, str | None]:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             data: bytes = answer.read(MAX_FETCHED_BYTES)
             return data, answer.headers.get_content_charset()
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         told = getattr(error, "reason", None) or error
         raise InputError(
             f"{url} cannot be fetched: {told}; check the address and the network, or save the page and give the file"

@@ -12,6 +12,8 @@ from humpback.records import Document, content_id
 
 __all__ = ["column_names", "missing_column", "read_row"]
 
+_LIMITS = (1000, 2000, 4000, 300, 40, 60)
+"""Characters kept of title, header path, address, licence, language and time: each is copied to every piece of the text."""
 _MAX_NESTING = 20
 """Lists within lists that a header path or title may have; nobody writes more, and Python itself gives up at some point."""
 
@@ -36,7 +38,8 @@ def read_row(row: Mapping[str, object], where: str, address: str, given: CorpusI
         return _no_text(row, where, given.text)
     text = unix_lines(text)
     try:
-        title, header_path, uri, licence, language, time = (_words(row.get(name)) for name in column_names(given)[1:])
+        columns = zip(column_names(given)[1:], _LIMITS, strict=True)
+        title, header_path, uri, licence, language, time = (_words(row.get(name))[:most] for name, most in columns)
     except RecursionError:
         return Fault("not_json", f"{where} nests lists more than {_MAX_NESTING} deep; write one flat object per line")
     uri, licence = uri or address, licence or given.licence

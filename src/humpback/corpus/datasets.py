@@ -16,7 +16,7 @@ from humpback.corpus.columns import read_row
 from humpback.corpus.faults import Fault, input_errors, printable_path, rejected
 from humpback.corpus.place import Place
 from humpback.corpus.sniff import kind_of_name
-from humpback.errors import InputError, MissingDependencyError
+from humpback.errors import InputError, MissingDependencyError, StageError
 from humpback.recipe import CorpusInput
 from humpback.records import Document, Rejected
 
@@ -64,8 +64,10 @@ def read_hub(place: Place) -> Iterator[Document | Rejected]:
         try:
             row = next(rows, None)
         except (OSError, ValueError, RuntimeError) as error:
-            yield place.damaged(f"{place.name}#r{number + 1}", f"the hub stopped answering: {_first_line(error)}")
-            return
+            raise StageError(
+                f"{place.name}: the hub stopped answering at row {number + 1:,} ({_first_line(error)}); "
+                "finished units are kept, run the same command again"
+            ) from error
         if row is None:
             return
         number += 1

@@ -19,6 +19,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from humpback.corpus.archives import ZIP_DAMAGE
 from humpback.corpus.charset import decode_html
 from humpback.corpus.faults import Fault, rejected
+from humpback.corpus.hostile import too_costly
 from humpback.corpus.place import Place
 from humpback.records import Document, Rejected
 
@@ -139,7 +140,8 @@ def _read(archive: zipfile.ZipFile, path: str, limit: int) -> bytes | str:
 
 def _nodes(data: bytes, name: str) -> Iterator[LexborNode]:
     """Yield the elements with this name, whatever their namespace is called."""
-    root = LexborHTMLParser(decode_html(data)).root
+    page = decode_html(data).encode()
+    root = None if too_costly(page) else LexborHTMLParser(page).root
     if root is None:
         return
     for node in root.traverse(include_text=False):

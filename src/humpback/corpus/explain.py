@@ -74,7 +74,7 @@ def explain(document: Document, decide: Decide, *, min_chars: int, max_chars: in
     segments = sum(isinstance(outcome, Segment) for outcome in outcomes.values())
     nodes: list[Node] = []
     dropped: list[Dropped] = []
-    if not any(isinstance(outcome, Rejected) and outcome.failed for outcome in outcomes.values()):
+    if not any(isinstance(one, Rejected) and (one.failed or one.reason == "costly_page") for one in outcomes.values()):
         tree = outline(document)
         document = tree.document
         nodes = list(_nodes(tree, outcomes, max_chars))

@@ -69,11 +69,11 @@ def _read(html: str, dropped: list[Dropped] | None) -> Page:
     data = html.encode("utf-8", "replace")
     if fault := too_costly(data):
         raise CostlyPageError(fault)
-    tree = LexborHTMLParser(data)
-    tree.strip_tags(["script", "style"], recursive=True)  # else they count as text of what is measured
+    tree = LexborHTMLParser(data, scripting=True)  # else a <noscript> in the head ends it
+    tree.strip_tags(["script", "style", "noscript"], recursive=True)  # else they count as text of what is measured
     head, body = tree.head, tree.body
     root = tree.root
-    walk = Walk(len(data), dropped)
+    walk = Walk(dropped)
     if body is not None:
         walk.run(body)
     blocks, refused = keep_main(walk.blocks, walk.boxes)

@@ -145,6 +145,8 @@ def normalise_licence(text: str) -> str:
 
 
 def _by_address(text: str) -> str | None:
+    if len(text.split()) != 1:  # an address in a sentence may be that of anything
+        return None
     if match := _CC_ADDRESS.search(text):
         if match["public"]:
             return "CC0-1.0" if match["public"] == "zero" else "public domain"

@@ -37,10 +37,12 @@ class Lines:
     """A document's lines, with what is needed to measure a range of them without joining it."""
 
     def __init__(self, document: Document) -> None:
-        spans = list(_LINE.finditer(document.text))
         self.document = document
-        self.lines = [span.group().rstrip("\r\n") for span in spans]
-        self.offsets = [span.start() for span in spans]
+        self.lines: list[str] = []
+        self.offsets: list[int] = []
+        for span in _LINE.finditer(document.text):
+            self.lines.append(span.group().rstrip("\r\n"))
+            self.offsets.append(span.start())
         self.weights = [0, *accumulate(len(line.strip()) for line in self.lines)]
 
     def at_least(self, first: int, last: int) -> int:

@@ -12,7 +12,7 @@ from humpback.records import Document, Rejected, content_id
 
 __all__ = ["MAX_FILE_BYTES", "Place", "decode_text", "half_character", "unix_lines"]
 
-MAX_FILE_BYTES = 256_000_000
+MAX_FILE_BYTES = 32_000_000
 """Longest text or Markdown file, after decompression: it is one document and is held in memory."""
 
 

@@ -48,6 +48,8 @@ class Stream:
         self.position = 0
         """Unpacked bytes read so far."""
         self._chunks = chunks
+        self.given_back = 0
+        """Bytes that were read and put back, all together."""
         self._buffer = b""
         self._at = 0
         self._filled = 0
@@ -100,6 +102,7 @@ class Stream:
 
     def unread(self, data: bytes) -> None:
         """Put bytes just read back."""
+        self.given_back += len(data)
         self._buffer = data + self._buffer[self._at :]
         self._at = 0
         self.position -= len(data)

@@ -51,7 +51,7 @@ def read_parquet(path: Path, place: Place, start: int, end: int | None) -> Itera
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=list(groups), columns=wanted, use_threads=False):
                 yield from _rows(batch, place, number)
                 number += batch.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         yield place.damaged(f"{place.name}#r{number + 1}", _first_line(error))
 
 
@@ -69,7 +69,7 @@ def read_arrow(path: Path, place: Place) -> Iterator[Document | Rejected]:
                 wanted = [name for name in dict.fromkeys(column_names(place.given)) if name in batch.schema.names]
                 yield from _rows(batch.select(wanted), place, number)
                 number += batch.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         yield place.damaged(f"{place.name}#r{number + 1}", _first_line(error))
 
 
@@ -102,7 +102,11 @@ def _rows(batch: Any, place: Place, before: int) -> Iterator[Document | Rejected
         where = f"{place.name}#r{before + index + 1}"
         try:
             row = {name: batch.column(at)[index].as_py() for at, name in enumerate(names)}
-        except (ValueError, OverflowError) as error:  # no UTF-8; a time that Python cannot hold
+        except (
+            ValueError,
+            OverflowError,
+            LookupError,
+        ) as error:  # no UTF-8; a time that Python cannot hold; a time zone
             yield rejected(where, Fault("not_utf8", f"{where} cannot be read: {error}; write the file again"))
             continue
         text = row.get(place.given.text)

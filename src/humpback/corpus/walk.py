@@ -55,8 +55,8 @@ _TARGET = frozenset(("id", "name"))
 _MAX_HEADER = 300
 _MAX_NAMES = 1_000
 """Characters of ids and class names that are looked at: what was found for them is remembered."""
-_MEASURES = 20
-"""Times a page's own size that may be spent on measuring parts of it."""
+_MEASURES = 200
+"""Elements that may be measured and then kept: each costs at most the page once more, so that time stays proportional to it."""
 
 
 class Dropped(NamedTuple):
@@ -71,14 +71,13 @@ class Dropped(NamedTuple):
 class Walk(Collector):
     """One pass over a body: blocks in document order, each with the box it stands in."""
 
-    def __init__(self, size: int, dropped: list[Dropped] | None) -> None:
+    def __init__(self, dropped: list[Dropped] | None) -> None:
         super().__init__()
         self._dropped = dropped
         self._headers = 0
         self._body: LexborNode | None = None
         self._chars = -1
-        self._measured = 0
-        self._headers_measured = size * _MEASURES
+        self._measures = 0
 
     def run(self, body: LexborNode) -> None:
         self._body = body
@@ -160,8 +159,10 @@ class Walk(Collector):
 
     def _judge(self, node: LexborNode, tag: str, kind: int, attributes: dict[str, str | None]) -> int:
         """Return the element's kind in the light of its attributes: boilerplate is dropped, a header may be no `h1`."""
+        measures = self._measures
         rule = self._rule(node, tag, kind, attributes)
         if rule:
+            self._measures = measures  # what is dropped is never looked at again
             if self._dropped is not None:
                 self._drop(node, rule)
             return _GONE
@@ -197,11 +198,10 @@ class Walk(Collector):
 
     def _is_small(self, node: LexborNode, share: float) -> bool:
         """Tell whether the element holds less than a share of the page's text. What is measured is bounded."""
-        if self._measured > _MEASURES * self._total:
+        if self._measures >= _MEASURES:
             return False
-        size = len(node.text())
-        self._measured += size
-        return size <= max(share * self._total, 200)
+        self._measures += 1
+        return len(node.text()) <= max(share * self._total, 200)
 
     def _enter(self, node: LexborNode, tag: str, kind: int) -> int:
         """Take note of an element that is begun; return how it is to be left."""
@@ -292,11 +292,12 @@ class Walk(Collector):
 
     def _is_header(self, node: LexborNode) -> bool:
         """Tell whether a header element holds a header: one that was never closed holds the rest of the page."""
-        if not self._headers_measured:
+        if self._measures >= _MEASURES:
             return False
-        size = len(node.text())
-        self._headers_measured = max(self._headers_measured - size, 0)
-        return size <= _MAX_HEADER
+        if len(node.text()) <= _MAX_HEADER:
+            return True
+        self._measures += 1
+        return False
 
 
 def _is_section(node: LexborNode, own: str) -> bool:

@@ -33,6 +33,9 @@ _VERSION = re.compile(rb"WARC/\d+\.\d+[ \t]*\r?\n")
 _NEXT_WARC = re.compile(rb"(?:\r?\n)WARC/\d+\.\d+[ \t]*\r?\n")
 # A URL may hold spaces; version 2 has five more fields before the length.
 _ARC_LINE = re.compile(rb"([a-zA-Z][a-zA-Z0-9+.-]{0,30}:.*?) \S+ (\d{12,18}) (\S+) (?:\S+ )*(-?\d+)\r?\n")
+_MAX_ARC_LINE = 4096
+_MAX_GIVEN_BACK = 1_000_000_000
+"""Bytes of wrong lengths that are read twice; from there on a long record is only skipped, or the time would be quadratic."""
 _NEXT_ARC = re.compile(rb"\n(?=[a-zA-Z][a-zA-Z0-9+.-]{0,30}:[^\n]{1,2000} \d{14} [^\n]{1,200}\r?\n)")
 _PAGES = ("response", "resource", "conversion")
 _NO_PAGES = ("filedesc:", "dns:", "metadata:")
@@ -120,7 +123,7 @@ def _warc_head(stream: Stream, line: bytes) -> _Head | str:
 
 
 def _arc_head(stream: Stream, line: bytes) -> _Head | str:
-    fields = _ARC_LINE.fullmatch(line)
+    fields = _ARC_LINE.fullmatch(line) if len(line) <= _MAX_ARC_LINE else None
     length = _length(fields[4].decode()) if fields else None
     if fields is None or length is None:
         return "no record begins here, or its header names no length"
@@ -182,7 +185,7 @@ def _block(stream: Stream, head: _Head, limit: int, header: re.Pattern[bytes]) -
     Of a block that is longer than the limit only the beginning is returned.
     """
     length = head.length
-    if length > limit:
+    if length > limit or (length > _MAX_HEAD and stream.given_back > _MAX_GIVEN_BACK):
         return _long_block(stream, length, header)
     block = stream.read(length)
     if len(block) == length and _is_end(stream, block, header):

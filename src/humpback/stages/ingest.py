@@ -124,12 +124,17 @@ def _hide(segment: Segment, settings: CorpusSettings) -> tuple[Segment, Counter[
     """Return the segment without personal data and what was masked, or why it is unfit. Its id stays the original text's."""
     found: Counter[str] = Counter()
     if settings.pii == "reject":
-        kinds = Counter(hit.kind for hit in find_pii(segment.text))
+        kinds = Counter(
+            hit.kind for text in (segment.text, segment.header_path, segment.title) for hit in find_pii(text)
+        )
         told = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
         return segment, found, Verdict("pii", f"holds {told}") if kinds else None
     if settings.pii == "mask":
         hidden = mask_pii(segment.text)
+        path, title = mask_pii(segment.header_path), mask_pii(segment.title)
         found.update(hidden.found)
+        found.update(path.found)
+        segment = dataclasses.replace(segment, header_path=path.text, title=title.text)
         if len(hidden.text) < settings.min_chars:
             short = (
                 f"{len(hidden.text):,} characters once personal data is masked, below min_chars={settings.min_chars:,}"
