@@ -33,9 +33,11 @@ class Recording(FakeEngine):
         self.batches.append([prompt.user for prompt in prompts])
         return super().generate(prompts, sampling)
 
-    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
+    ) -> list[ChoiceLogprobs]:
         self.batches.append([prompt.user for prompt in prompts])
-        return super().choice_logprobs(prompts, choices)
+        return super().choice_logprobs(prompts, choices, layers)
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
         self.batches.append([prompt.user for prompt in prompts])
@@ -316,3 +318,18 @@ def test_place_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here first")
     with pytest.raises(StorageError, match=r"answer cache .*file/a\.sqlite cannot be made: .*; choose another place"):
         AnswerCache(tmp_path / "file" / "a.sqlite")
+
+
+def test_hidden_states_come_back_from_the_cache_as_they_went_in(open_engine: Open) -> None:
+    asked = [_prompt("Text:\nSome text.\n\nScore")]
+    engine = open_engine()
+    (fresh,) = engine.choice_logprobs(asked, CHOICES, layers=(0, 2))
+    (kept,) = engine.choice_logprobs(asked, CHOICES, layers=(0, 2))
+    assert engine.totals.cache_hits == 1
+    assert fresh.hidden is not None
+    assert kept.hidden is not None
+    assert kept.hidden.shape == (2, 8)
+    assert (kept.hidden == fresh.hidden).all()
+    engine.choice_logprobs(asked, CHOICES, layers=(0, 1))
+    engine.choice_logprobs(asked, CHOICES)
+    assert engine.totals.cache_hits == 1

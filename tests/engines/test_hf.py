@@ -172,10 +172,10 @@ def test_the_logits_of_a_batch_are_bounded(tiny_model: ModelRef, monkeypatch: py
     engine = HFEngine(tiny_model, device="cpu", batch_tokens=100_000)
     largest = 0
 
-    def forward(rows: Sequence[Sequence[int]], *, keep: int, **more: Any) -> torch.Tensor:
+    def forward(rows: Sequence[Sequence[int]], *, keep: int, **more: Any) -> tuple[torch.Tensor, None]:
         nonlocal largest
         largest = max(largest, len(rows) * keep)
-        return torch.zeros(len(rows), keep, 49152)
+        return torch.zeros(len(rows), keep, 49152), None
 
     monkeypatch.setattr("humpback.engines.hf.LOGITS_BYTES", {"cpu": 30e6})
     monkeypatch.setattr(engine, "_forward", forward)
@@ -554,3 +554,25 @@ def test_a_damaged_tokenizer_is_refused_with_folder_and_fix(make_byte_model: Any
     (folder / "tokenizer.json").write_text('{"model":')
     with pytest.raises(InputError, match=r"tokenizer in .* cannot be read .*; copy or fetch"):
         HFTokenizer(folder)
+
+
+# -- hidden states -----------------------------------------------------------------------------------------------------
+
+
+def test_hidden_states_are_those_of_a_plain_forward_and_share_the_pass(
+    engine: HFEngine, prompts: Prompts, plain: Any
+) -> None:
+    asked = [prompts.rate(text, f"An answer, number {i}. " * (i + 1)) for i, text in enumerate(TEXTS)]
+    before = engine.totals.tokens_in
+    answers = engine.choice_logprobs(asked, prompts.rating_choices, layers=(0, 1, 2))
+    both = engine.totals.tokens_in - before
+    for prompt, answer in zip(asked, answers, strict=True):
+        with torch.inference_mode():
+            states = plain(torch.tensor([prompt.token_ids]), output_hidden_states=True).hidden_states
+        expected = torch.stack([states[layer][0, -1] for layer in (0, 1, 2)])
+        assert answer.hidden is not None
+        assert torch.from_numpy(answer.hidden) == pytest.approx(expected, abs=1e-4)
+        assert len(answer.logprobs) == 5
+    assert both <= sum(len(p.token_ids) for p in asked)
+    states_only = engine.choice_logprobs(asked, (), layers=(1,))
+    assert [a.logprobs for a in states_only] == [()] * len(asked)

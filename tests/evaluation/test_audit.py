@@ -53,7 +53,9 @@ class Rating(FakeEngine):
         super().__init__(fake_model(None))
         self.rule, self.default = rule, default
 
-    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
+    ) -> list[ChoiceLogprobs]:
         return [self._rate(prompt) for prompt in prompts]
 
     def _rate(self, prompt: Prompt) -> ChoiceLogprobs:

@@ -7,8 +7,11 @@ never a gap, never an abort of its neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from humpback.prompts import Choice, Continuation, Prompt, Tokenizer
 
@@ -18,12 +21,14 @@ __all__ = [
     "Completion",
     "Engine",
     "EngineTotals",
+    "FloatArray",
     "Loglikelihood",
     "ModelRef",
     "Sampling",
 ]
 
-Capability = Literal["generate", "choice_logprobs", "loglikelihood"]
+Capability = Literal["generate", "choice_logprobs", "loglikelihood", "hidden_states"]
+FloatArray: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,9 @@ class ModelRef:
     path: str
     """Folder that holds the weights and the tokenizer."""
     content_hash: str
-    """Hash over the files that decide what the model answers."""
+    """Hash over the files that decide what the model answers, the adapter's among them."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter on the weights in `path`; None for the weights as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +65,25 @@ class Completion:
     """Number of tokens drawn, the end-of-turn token included."""
     finish: Literal["stop", "length", "error"]
     error: str | None = None
+    token_ids: tuple[int, ...] = ()
+    """The tokens drawn, the end-of-turn token included; empty from an engine that cannot tell."""
+    logprob: float | None = None
+    """log p(token_ids given the prompt) at temperature 1, nats summed; None from an engine that cannot tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceLogprobs:
-    """Log-probabilities (nats) of each choice as the next token, from the full vocabulary's softmax."""
+    """Log-probabilities (nats) of each choice as the next token, from the full vocabulary's softmax.
+
+    One forward pass reads both the choices and, where layers were asked for, the hidden states at the same place.
+    """
 
     logprobs: tuple[float, ...]
     mass: float
     """Sum of the choices' probabilities, 0 to 1: how far the model answers on the menu."""
     error: str | None = None
+    hidden: FloatArray | None = field(default=None, compare=False)
+    """[layers asked, width]: the prompt's last token after each of the layers asked for; None when none was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +131,14 @@ class Engine(Protocol):
         """Draw one completion per prompt. A row's draw depends on its prompt's seed, not on its batch."""
         ...
 
-    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
-        """Return log P of each choice as the token that follows each prompt."""
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
+    ) -> list[ChoiceLogprobs]:
+        """Return log P of each choice as the token that follows each prompt, and the hidden states there.
+
+        `layers` are counted from 0 (the embeddings) to the number of layers; only an engine that claims `hidden_states`
+        may be asked for any. No choices: only the hidden states are read.
+        """
         ...
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:

@@ -6,6 +6,7 @@ Batch size, device and the stage that asks are not part of them. SQLite in WAL m
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
@@ -16,12 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from humpback.engines.base import (
     Capability,
     ChoiceLogprobs,
     Completion,
     Engine,
     EngineTotals,
+    FloatArray,
     Loglikelihood,
     ModelRef,
     Sampling,
@@ -99,10 +103,25 @@ class _Codec(Generic[Answer]):
     call: Capability
     kind: type[Answer]
 
+    def encode(self, answer: Answer) -> str:
+        return json.dumps(dataclasses.asdict(answer), default=_encode_array)
+
     def decode(self, text: str) -> Answer:
         values: dict[str, Any] = json.loads(text)
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        if values.get("hidden"):
+            values["hidden"] = _decode_array(values["hidden"])
         return self.kind(**values)
+
+
+def _encode_array(array: FloatArray) -> dict[str, Any]:
+    little_endian = array.astype("<f4")
+    return {"shape": array.shape, "f4": base64.b64encode(little_endian.tobytes()).decode()}
+
+
+def _decode_array(stored: dict[str, Any]) -> FloatArray:
+    flat = np.frombuffer(base64.b64decode(stored["f4"]), dtype="<f4")
+    return flat.reshape(stored["shape"]).astype(np.float32)
 
 
 class CachedEngine:
@@ -147,14 +166,16 @@ class CachedEngine:
             lambda rows: self.inner.generate([prompts[i] for i in rows], sampling),
         )
 
-    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
-        menu = json.dumps([choice.token_id for choice in choices])
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
+    ) -> list[ChoiceLogprobs]:
+        menu = json.dumps([choice.token_id for choice in choices]) + (json.dumps(list(layers)) if layers else "")
         keys = [self._key("choice_logprobs", p.token_ids, menu) for p in prompts]
         return self._answer(
             _Codec("choice_logprobs", ChoiceLogprobs),
             keys,
             [len(p.token_ids) for p in prompts],
-            lambda rows: self.inner.choice_logprobs([prompts[i] for i in rows], choices),
+            lambda rows: self.inner.choice_logprobs([prompts[i] for i in rows], choices, layers),
         )
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
@@ -197,9 +218,7 @@ class CachedEngine:
             rows = [missing[index] for index in batch]
             fresh = self._time(ask, rows)
             # an error is no answer: it is not stored, so that a resumed run asks again
-            stored = [
-                (keys[r], json.dumps(dataclasses.asdict(a))) for r, a in zip(rows, fresh, strict=True) if not a.error
-            ]
+            stored = [(keys[r], codec.encode(a)) for r, a in zip(rows, fresh, strict=True) if not a.error]
             self.cache.put(stored)
             answers.update((keys[row], answer) for row, answer in zip(rows, fresh, strict=True))
         return [answers[key] for key in keys]

@@ -13,11 +13,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from humpback.engines.base import (
     Capability,
     ChoiceLogprobs,
     Completion,
     EngineTotals,
+    FloatArray,
     Loglikelihood,
     ModelRef,
     Sampling,
@@ -30,6 +33,8 @@ __all__ = ["FakeEngine", "FakeTokenizer", "fake_model"]
 
 _END = 256
 _BEGIN = 257
+WIDTH = 8
+"""Width of its hidden states."""
 _WORD = re.compile(r"[^\W\d_]{4,}")
 
 
@@ -67,7 +72,7 @@ class FakeTokenizer:
 class FakeEngine:
     """Answers by hashing and by shared words."""
 
-    capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs", "loglikelihood"})
+    capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs", "loglikelihood", "hidden_states"})
 
     def __init__(self, model: ModelRef) -> None:
         self.model = model
@@ -77,8 +82,10 @@ class FakeEngine:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         return [self._complete(prompt, sampling) for prompt in prompts]
 
-    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
-        return [self._choose(prompt, len(choices)) for prompt in prompts]
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
+    ) -> list[ChoiceLogprobs]:
+        return [self._choose(prompt, len(choices), layers) for prompt in prompts]
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
         return [self._likelihood(p, c) for p, c in zip(prompts, continuations, strict=True)]
@@ -100,16 +107,26 @@ class FakeEngine:
         self.totals.tokens_out += len(text) + 1
         return Completion(text=text, tokens=len(self.tokenizer.encode(text)) + 1, finish="stop")
 
-    def _choose(self, prompt: Prompt, choices: int) -> ChoiceLogprobs:
+    def _choose(self, prompt: Prompt, choices: int, layers: Sequence[int]) -> ChoiceLogprobs:
         if "FAIL-ME" in prompt.text:
             return ChoiceLogprobs(logprobs=(), mass=0.0, error="scripted failure")
         self._count(prompt)
         text = prompt.user.partition("Text:\n")[2].rpartition("\n\n")[0]
+        hidden = np.stack([self._hidden(prompt, text, layer) for layer in layers]) if layers else None
+        if not choices:
+            return ChoiceLogprobs(logprobs=(), mass=0.0, hidden=hidden)
         best = choices - 1 if text.rstrip().endswith((".", "!", "?", "`")) else 1
         best -= _number(self.model.content_hash, prompt.text) % 2
         weights = [math.exp(-3 * abs(index - best)) for index in range(choices)]
         mass = 0.9
-        return ChoiceLogprobs(logprobs=tuple(math.log(mass * w / sum(weights)) for w in weights), mass=mass)
+        logprobs = tuple(math.log(mass * w / sum(weights)) for w in weights)
+        return ChoiceLogprobs(logprobs=logprobs, mass=mass, hidden=hidden)
+
+    def _hidden(self, prompt: Prompt, text: str, layer: int) -> FloatArray:
+        """Return one layer's state, `WIDTH` numbers: noise, but for the first, which knows whether the text ends in a full stop."""
+        noise = np.random.default_rng(_number(self.model.content_hash, prompt.text, str(layer))).normal(size=WIDTH)
+        noise[0] += 3.0 if text.rstrip().endswith((".", "!", "?", "`")) else -3.0
+        return noise.astype(np.float32)
 
     def _likelihood(self, prompt: Prompt, continuation: Continuation) -> Loglikelihood:
         if "FAIL-ME" in prompt.text or "FAIL-ME" in continuation.text:

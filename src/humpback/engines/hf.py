@@ -7,6 +7,7 @@ The draw of a completion is made here and not by transformers, so that it depend
 from __future__ import annotations
 
 import gc
+import inspect
 import math
 import time
 from collections import deque
@@ -51,7 +52,7 @@ NO_MEMORY = "the row does not fit in the device's memory"
 class HFEngine:
     """One causal language model, loaded at the first call."""
 
-    capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs", "loglikelihood"})
+    capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs", "loglikelihood", "hidden_states"})
 
     def __init__(
         self, model: ModelRef, *, device: str = "auto", batch_tokens: int = 2048, threads: int | None = None
@@ -84,8 +85,10 @@ class HFEngine:
         lengths = [kept_cost(len(p.token_ids) + sampling.max_tokens) for p in prompts]
         return self._answer([refuse(e) if e else None for e in errors], lengths, compute, refuse)
 
-    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> list[ChoiceLogprobs]:
-        """Return log P of each choice as the token that follows each prompt."""
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
+    ) -> list[ChoiceLogprobs]:
+        """Return log P of each choice as the token that follows each prompt, and the hidden states there."""
         choice_ids = tuple(choice.token_id for choice in choices)
 
         def refuse(error: str) -> ChoiceLogprobs:
@@ -93,13 +96,20 @@ class HFEngine:
 
         def compute(rows: list[int]) -> list[ChoiceLogprobs]:
             suffixes = [prompts[i].token_ids[len(prefix) :] for i in rows]
-            logits_B_V = self._forward(suffixes, keep=1, prefix=prefix)[:, -1].float()
-            logprobs = logits_B_V.log_softmax(-1)[:, list(choice_ids)]
+            logits_B_T_V, hidden_B_L_W = self._forward(suffixes, keep=1, prefix=prefix, layers=layers)
+            logprobs_B_C = logits_B_T_V[:, -1].float().log_softmax(-1)[:, list(choice_ids)]
+            fine = logprobs_B_C.isfinite().all(-1) & hidden_B_L_W.isfinite().flatten(1).all(-1)
             return [
-                ChoiceLogprobs(logprobs=tuple(row), mass=min(math.fsum(map(math.exp, row)), 1.0))
-                if all(map(math.isfinite, row))
+                ChoiceLogprobs(
+                    logprobs=tuple(row),
+                    mass=min(math.fsum(map(math.exp, row)), 1.0),
+                    hidden=hidden if layers else None,
+                )
+                if is_fine
                 else refuse(NOT_FINITE)
-                for row in logprobs.tolist()
+                for row, hidden, is_fine in zip(
+                    logprobs_B_C.tolist(), hidden_B_L_W.cpu().numpy(), fine.tolist(), strict=True
+                )
             ]
 
         errors = [self._find_error(p.token_ids, answer=choice_ids, room=0) for p in prompts]
@@ -121,7 +131,7 @@ class HFEngine:
             targets = [asked[i][1] for i in rows]
             # the last token predicts nothing that is asked, so it is not fed
             fed = [(*asked[i][0], *asked[i][1][:-1]) for i in rows]
-            logits_B_T_V = self._forward(fed, keep=max(map(len, targets)))
+            logits_B_T_V, _ = self._forward(fed, keep=max(map(len, targets)))
             values = [_sum_logprobs(row, target) for row, target in zip(logits_B_T_V, targets, strict=True)]
             return [
                 Loglikelihood(logprob=value, tokens=len(target)) if math.isfinite(value) else refuse(NOT_FINITE)
@@ -182,6 +192,9 @@ class HFEngine:
         self._ends = frozenset({*published, self.tokenizer.eos_token_id, self.tokenizer.end_of_turn[-1]})
         net.generation_config = GenerationConfig.from_dict({})
         self._context = getattr(net.config.get_text_config(), "max_position_embeddings", None)
+        # its name since transformers 5.24, which warns of the old one
+        takes = inspect.signature(net.forward).parameters
+        self._cache_name = "cache" if "cache" in takes else "past_key_values"
         # a sliding window forgets the start of a prefix, so its cache cannot be continued by another row
         self._can_share = all(type(layer) is DynamicLayer for layer in DynamicCache(config=net.config).layers)
         return net.eval().to(self._device)
@@ -196,14 +209,19 @@ class HFEngine:
             return f"token {largest} is outside the model's vocabulary of {vocabulary}"
         return None
 
-    def _forward(self, rows: Sequence[Sequence[int]], *, keep: int, prefix: tuple[int, ...] = ()) -> torch.Tensor:
-        """Return the logits of the last `keep` positions of rows that all stand after `prefix`."""
+    def _forward(
+        self, rows: Sequence[Sequence[int]], *, keep: int, prefix: tuple[int, ...] = (), layers: Sequence[int] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run rows that all stand after `prefix`.
+
+        Return the logits of the last `keep` positions [B, keep, V] and the last position's states after `layers` [B, L, W].
+        """
         ids_B_T, mask_B_T = self._pad(rows)
         position_ids = (mask_B_T.cumsum(-1) - 1).clamp(min=0) + len(prefix)
         past = None
         if prefix:
-            layers = [(k, v) for k, v, *_ in self._prefill(prefix)]
-            spread = [(k.expand(len(rows), -1, -1, -1), v.expand(len(rows), -1, -1, -1)) for k, v in layers]
+            kept = [(k, v) for k, v, *_ in self._prefill(prefix)]
+            spread = [(k.expand(len(rows), -1, -1, -1), v.expand(len(rows), -1, -1, -1)) for k, v in kept]
             past = DynamicCache(spread, config=self._net.config)
             mask_B_T = torch.cat([mask_B_T.new_ones(len(rows), len(prefix)), mask_B_T], dim=1)
         self.totals.tokens_in += sum(map(len, rows))
@@ -211,12 +229,14 @@ class HFEngine:
             input_ids=ids_B_T,
             attention_mask=mask_B_T,
             position_ids=position_ids,
-            past_key_values=past,
             use_cache=past is not None,
+            **{self._cache_name: past},
             logits_to_keep=keep,
+            output_hidden_states=bool(layers),
         )
         logits: torch.Tensor = output.logits
-        return logits
+        states = [output.hidden_states[layer][:, -1].float() for layer in layers]
+        return logits, torch.stack(states, 1) if states else logits.new_zeros(len(rows), 0, 0)
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(map(len, rows))
@@ -248,7 +268,8 @@ class HFEngine:
         if cache is None:
             ids, mask = self._pad([prefix])
             cache = DynamicCache(config=self._net.config)
-            self._net(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            kept = {self._cache_name: cache}
+            self._net(input_ids=ids, attention_mask=mask, use_cache=True, logits_to_keep=1, **kept)
             self.totals.tokens_in += len(prefix)
         self._prefixes[prefix] = cache  # at the end: the first one is the longest unused
         while len(self._prefixes) > MAX_PREFIXES:
