@@ -162,13 +162,13 @@ class Watcher:
         def ask(name: str, ids_of: Callable[..., Iterator[tuple[str, bool]]]) -> None:
             real = getattr(FakeEngine, name)
 
-            def asked(engine: FakeEngine, prompts: Sequence[Prompt], more: Any) -> Any:
-                found = list(ids_of(engine, prompts, more))
+            def asked(engine: FakeEngine, prompts: Sequence[Prompt], *more: Any) -> Any:
+                found = list(ids_of(engine, prompts, *more))
                 self.asked = [request for request, _ in found]
                 self.say({"asked": found})
                 self.moment("ask")
                 time.sleep(self.slow_s)
-                return real(engine, prompts, more)
+                return real(engine, prompts, *more)
 
             setattr(FakeEngine, name, asked)
 
@@ -192,9 +192,11 @@ def _draws(engine: FakeEngine, prompts: Sequence[Prompt], sampling: Sampling) ->
         yield _request("generate", engine, prompt, sampling, prompt.seed), "FAIL-ME" in prompt.text
 
 
-def _choices(engine: FakeEngine, prompts: Sequence[Prompt], choices: Sequence[Choice]) -> Iterator[tuple[str, bool]]:
+def _choices(
+    engine: FakeEngine, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int]
+) -> Iterator[tuple[str, bool]]:
     for prompt in prompts:
-        yield _request("choices", engine, prompt, choices), "FAIL-ME" in prompt.text
+        yield _request("choices", engine, prompt, choices, layers), "FAIL-ME" in prompt.text
 
 
 def _likelihoods(
