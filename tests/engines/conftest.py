@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pytest
 
 from humpback.engines.base import ModelRef
+
+pytest.register_assert_rewrite("contract", "contract_tools")
 
 CACHE = Path(__file__).parents[2] / ".cache"
 CHATML = (
@@ -70,6 +73,50 @@ def model_ref(folder: Path) -> ModelRef:
     return ModelRef(path=str(folder), content_hash=hash_model(folder))
 
 
+def save_loud_ending(folder: Path, end: int) -> None:
+    """Raise the spread of a token's logits: a model that now and then ends its turn, and not at once."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][end] *= 1.3
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_adapter(base: Path, adapter: Path, merged: Path, *, seed: int) -> None:
+    """Write a random LoRA adapter on `base`, and the model that base and adapter are together, by plain arithmetic."""
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    rank, alpha, modules = 4, 8, ("q_proj", "v_proj", "down_proj")
+    weights, generator = load_file(base / "model.safetensors"), torch.Generator().manual_seed(seed)
+    lora: dict[str, torch.Tensor] = {}
+    for name in sorted(weights):
+        if name.removesuffix(".weight").rpartition(".")[2] not in modules:
+            continue
+        rows, columns = weights[name].shape
+        down = torch.randn(rank, columns, generator=generator) * 0.2
+        up = torch.randn(rows, rank, generator=generator) * 0.2
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        lora |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+        weights[name] = weights[name] + alpha / rank * up @ down
+    adapter.mkdir()
+    save_file(lora, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "bias": "none"}
+    settings = {"r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "target_modules": list(modules)}
+    (adapter / "adapter_config.json").write_text(json.dumps(config | settings))
+    shutil.copytree(base, merged)
+    save_file(weights, merged / "model.safetensors", metadata={"format": "pt"})
+
+
+class AdapterFolders(NamedTuple):
+    """An adapter, and the model that it is with its base."""
+
+    adapter: Path
+    merged: Path
+
+
 class MakeByteModel(Protocol):
     def __call__(
         self, *, chat_template: str | None = CHATML, adds_bos: bool = False, layers: int = 1, **settings: object
@@ -127,3 +174,25 @@ def make_byte_model(tmp_path_factory: pytest.TempPathFactory) -> MakeByteModel:
 @pytest.fixture(scope="session")
 def byte_model(make_byte_model: MakeByteModel) -> ModelRef:
     return make_byte_model()
+
+
+@pytest.fixture(scope="session")
+def contract_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """Random Llama (2 layers, hidden 128: heads of a size that every backend takes) on bytes, that ends some of its turns."""
+    folder = tmp_path_factory.mktemp("contract")
+    vocabulary = save_byte_tokenizer(folder)
+    save_random_model(folder, vocabulary=vocabulary, hidden=128, layers=2)
+    save_loud_ending(folder, end=3)  # <|im_end|>
+    return model_ref(folder)
+
+
+@pytest.fixture(scope="session")
+def contract_adapters(
+    contract_model: ModelRef, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[AdapterFolders, AdapterFolders]:
+    """Two LoRA adapters on `contract_model`, each with the model it is when merged."""
+    folder, made = tmp_path_factory.mktemp("adapters"), []
+    for seed in (1, 2):
+        made.append(AdapterFolders(folder / f"adapter-{seed}", folder / f"merged-{seed}"))
+        save_adapter(Path(contract_model.path), *made[-1], seed=seed)
+    return made[0], made[1]

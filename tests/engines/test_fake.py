@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
+from contract import EngineContract
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,29 @@ def _spec(folder: Path, *rows: Example, base: str = "fake") -> TrainSpec:
         steps=3,
         batch_size=8,
     )
+
+
+# -- the contract of every engine ----------------------------------------------------------------------------------------
+
+
+class TestContract(EngineContract):
+    greedy = Sampling(temperature=0.0, top_p=1.0, max_tokens=64)
+    creative = Sampling(temperature=1.0, top_p=1.0, max_tokens=256)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> FakeEngine:
+        return FakeEngine(fake_model(None))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def reference(cls) -> None:
+        """It has no model."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def vocabulary(cls) -> int:
+        return 258
 
 
 # -- answers -------------------------------------------------------------------------------------------------------------
@@ -121,7 +145,7 @@ def test_prompt_with_fail_me_gets_an_error_and_its_neighbours_do_not(engine: Fak
 def test_totals_count_what_was_computed(engine: FakeEngine, prompts: Prompts) -> None:
     asked = [prompts.backward(DOCUMENT), prompts.backward("FAIL-ME")]
     answers = engine.generate(asked, SAMPLING)
-    assert engine.totals.requests == 1
+    assert engine.totals.requests == 2
     assert engine.totals.tokens_in == len(asked[0].token_ids)
     assert engine.totals.tokens_out == answers[0].tokens
 

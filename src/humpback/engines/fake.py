@@ -1,7 +1,8 @@
 """The scripted engine: deterministic answers without a model, for trying the pipeline and for tests.
 
 Its likelihoods reward shared words, so lifts tell true pairs from shuffled ones; its ratings reward responses that end in a full
-stop. Training it changes its content hash and nothing else. A prompt that holds FAIL-ME gets an error.
+stop. Training it changes its content hash and nothing else. A prompt that holds FAIL-ME gets an error, as does one that is empty
+or holds a token that is none.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = ["FakeEngine", "FakeTokenizer", "fake_model"]
 
 _END = 256
 _BEGIN = 257
+VOCABULARY = 258
 WIDTH = 8
 """Width of its hidden states."""
 _WORD = re.compile(r"[^\W\d_]{4,}")
@@ -85,7 +87,7 @@ class FakeEngine:
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
     ) -> list[ChoiceLogprobs]:
-        return [self._choose(prompt, len(choices), layers) for prompt in prompts]
+        return [self._choose(prompt, [choice.token_id for choice in choices], layers) for prompt in prompts]
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
         return [self._likelihood(p, c) for p, c in zip(prompts, continuations, strict=True)]
@@ -94,32 +96,37 @@ class FakeEngine:
         """Nothing to free."""
 
     def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        if "FAIL-ME" in prompt.text:
-            return Completion(text="", tokens=0, finish="error", error="scripted failure")
-        self._count(prompt)
+        if error := self._count(prompt):
+            return Completion(text="", tokens=0, finish="error", error=error)
         document = prompt.user.partition("Text:\n")[2] or prompt.user
         words = list(dict.fromkeys(word.lower() for word in _WORD.findall(document)))
-        if not words:
-            return Completion(text="", tokens=1, finish="stop")
-        start = _number(self.model.content_hash, str(prompt.seed), prompt.text) % len(words)
-        chosen = [words[(start + step) % len(words)] for step in range(min(3, len(words)))]
-        text = f"Explain how {' and '.join(chosen)} belong together."
-        self.totals.tokens_out += len(text) + 1
-        return Completion(text=text, tokens=len(self.tokenizer.encode(text)) + 1, finish="stop")
+        text = ""
+        if words:
+            seed = str(prompt.seed) if sampling.temperature else ""
+            start = _number(self.model.content_hash, seed, prompt.text) % len(words)
+            chosen = [words[(start + step) % len(words)] for step in range(min(3, len(words)))]
+            text = f"Explain how {' and '.join(chosen)} belong together."
+        ids = [*text.encode(), _END][: sampling.max_tokens]
+        text, ended = self.tokenizer.decode(ids), ids[-1] == _END
+        cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
+        self.totals.tokens_out += len(ids)
+        return Completion(
+            text=text[: min(cuts, default=None)], tokens=len(ids), finish="stop" if ended or cuts else "length"
+        )
 
-    def _choose(self, prompt: Prompt, choices: int, layers: Sequence[int]) -> ChoiceLogprobs:
-        if "FAIL-ME" in prompt.text:
-            return ChoiceLogprobs(logprobs=(), mass=0.0, error="scripted failure")
-        self._count(prompt)
+    def _choose(self, prompt: Prompt, choices: Sequence[int], layers: Sequence[int]) -> ChoiceLogprobs:
+        if error := self._count(prompt):
+            return ChoiceLogprobs(logprobs=(), mass=0.0, error=error)
         text = prompt.user.partition("Text:\n")[2].rpartition("\n\n")[0]
         hidden = np.stack([self._hidden(prompt, text, layer) for layer in layers]) if layers else None
         if not choices:
             return ChoiceLogprobs(logprobs=(), mass=0.0, hidden=hidden)
-        best = choices - 1 if text.rstrip().endswith((".", "!", "?", "`")) else 1
+        places = {token: index for index, token in enumerate(dict.fromkeys(choices))}
+        best = len(places) - 1 if text.rstrip().endswith((".", "!", "?", "`")) else 1
         best -= _number(self.model.content_hash, prompt.text) % 2
-        weights = [math.exp(-3 * abs(index - best)) for index in range(choices)]
+        weights = [math.exp(-3 * abs(index - best)) for index in range(len(places))]
         mass = 0.9
-        logprobs = tuple(math.log(mass * w / sum(weights)) for w in weights)
+        logprobs = tuple(math.log(mass * weights[places[token]] / sum(weights)) for token in choices)
         return ChoiceLogprobs(logprobs=logprobs, mass=mass, hidden=hidden)
 
     def _hidden(self, prompt: Prompt, text: str, layer: int) -> FloatArray:
@@ -129,9 +136,8 @@ class FakeEngine:
         return noise.astype(np.float32)
 
     def _likelihood(self, prompt: Prompt, continuation: Continuation) -> Loglikelihood:
-        if "FAIL-ME" in prompt.text or "FAIL-ME" in continuation.text:
-            return Loglikelihood(logprob=0.0, tokens=0, error="scripted failure")
-        self._count(prompt)
+        if error := self._count(prompt, continuation):
+            return Loglikelihood(logprob=0.0, tokens=0, error=error)
         known = {word.lower() for word in _WORD.findall(prompt.user)}
         words = [word.lower() for word in _WORD.findall(continuation.text)]
         shared = sum(word in known for word in words) / max(len(words), 1)
@@ -139,9 +145,18 @@ class FakeEngine:
         noise = (_number(self.model.content_hash, prompt.text, continuation.text) % 1000) / 1e5
         return Loglikelihood(logprob=-tokens * (3.0 - shared + noise), tokens=tokens)
 
-    def _count(self, prompt: Prompt) -> None:
+    def _count(self, prompt: Prompt, continuation: Continuation | None = None) -> str | None:
+        """Add a request to the totals, or return why it cannot be answered."""
         self.totals.requests += 1
-        self.totals.tokens_in += len(prompt.token_ids)
+        ids, text = (continuation.token_ids, continuation.text) if continuation else ((), "")
+        if "FAIL-ME" in prompt.text or "FAIL-ME" in text:
+            return "scripted failure"
+        if not prompt.token_ids:
+            return "the prompt is empty"
+        if (largest := max(*prompt.token_ids, *ids)) >= VOCABULARY:
+            return f"token {largest} is outside the model's vocabulary of {VOCABULARY}"
+        self.totals.tokens_in += len(prompt.token_ids) + len(ids)
+        return None
 
 
 def _number(*parts: str) -> int:

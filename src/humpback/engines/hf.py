@@ -90,6 +90,7 @@ class HFEngine:
     ) -> list[ChoiceLogprobs]:
         """Return log P of each choice as the token that follows each prompt, and the hidden states there."""
         choice_ids = tuple(choice.token_id for choice in choices)
+        distinct = {token: i for i, token in enumerate(choice_ids)}.values()  # given twice, it weighs once
 
         def refuse(error: str) -> ChoiceLogprobs:
             return ChoiceLogprobs(logprobs=(), mass=0.0, error=error)
@@ -102,7 +103,7 @@ class HFEngine:
             return [
                 ChoiceLogprobs(
                     logprobs=tuple(row),
-                    mass=min(math.fsum(map(math.exp, row)), 1.0),
+                    mass=min(math.fsum(math.exp(row[i]) for i in distinct), 1.0),
                     hidden=hidden if layers else None,
                 )
                 if is_fine
