@@ -45,7 +45,7 @@ CHILD_SECONDS = 60
 
 VOLATILE_FILES = ("sittings.jsonl", "plan.json", ".lock", "report.html")
 """Timing, the cut into shards, the lock, and the page, which shows the times of report.json."""
-VOLATILE_KEYS = frozenset({"seconds", "engine", "environment", "rows_per_second"})
+VOLATILE_KEYS = frozenset({"seconds", "engine", "environment", "rows_per_second", "tokens_per_second"})
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from humpback import rooms
+from humpback.engines.answers import AnswerCache
 from humpback.engines.base import Sampling
-from humpback.engines.cache import AnswerCache, CachedEngine
+from humpback.engines.cache import CachedEngine
 from humpback.engines.fake import FakeEngine
 from humpback.errors import DriftError, StorageError
 from humpback.prompts import Choice, Continuation, Prompt

@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar in a terminal, plain log lines elsewhere. Rows, tokens per second, time left."""
+"""Progress of long work: a live bar in a terminal, plain log lines elsewhere. Rows, tokens, answers from the cache, time left."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-__all__ = ["Bar", "Console", "format_seconds"]
+__all__ = ["Bar", "Console", "format_seconds", "tell_totals"]
 
 LOG_EVERY_S = 15.0
 
@@ -24,6 +24,45 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+class Totals(Protocol):
+    """What engines have done (`engines/base.py: EngineTotals`)."""
+
+    requests: int
+    cache_hits: int
+    tokens_in: int
+    tokens_out: int
+    errors: int
+    retries: int
+
+
+def _short(number: int) -> str:
+    """Return 999, 12k or 3.4M: a bar has little room."""
+    for size, letter in ((1_000_000, "M"), (1_000, "k")):
+        if number >= size:
+            value = number / size
+            return f"{value:.1f}{letter}" if value < 10 else f"{value:.0f}{letter}"
+    return str(number)
+
+
+def tell_totals(totals: Totals, seconds: float) -> str:
+    """Return in a line what engines have done in the seconds given."""
+    parts = [f"{totals.requests:,} answers"]
+    if totals.cache_hits:
+        parts.append(f"{totals.cache_hits:,} from cache")
+    if totals.tokens_in + totals.tokens_out:
+        parts.append(f"tokens {totals.tokens_in:,} in, {totals.tokens_out:,} out")
+        parts.append(f"{(totals.tokens_in + totals.tokens_out) / max(seconds, 1e-6):,.0f} tokens/s")
+    if totals.errors:
+        parts.append(_plural(totals.errors, "error", "errors"))
+    if totals.retries:
+        parts.append(_plural(totals.retries, "retry", "retries"))
+    return ", ".join(parts)
+
+
+def _plural(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"
+
+
 class Bar:
     """Counts units (rows, answers, steps) and tokens of one stage."""
 
@@ -31,13 +70,20 @@ class Bar:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0
         self.skipped = 0
-        self.tokens = 0
+        self.worked = 0.0
+        """What the time so far went into, in units of mean length: long rows come first and count for more."""
+        self.tokens = self.tokens_in = self.tokens_out = 0
+        self.cached = self.errors = 0
+        self.rows_done = 0
+        self.rows_total: int | None = None
+        """Rows of a stage whose units are answers."""
         self.note = ""
         self._started = self._logged = time.monotonic()
 
     def advance(self, units: int, tokens: int = 0, note: str = "") -> None:
         """Add finished units and the tokens computed for them."""
         self.done += units
+        self.worked += units
         self.tokens += tokens
         self.note = note or self.note
         self._show()
@@ -48,16 +94,44 @@ class Bar:
         self.skipped += units
         self._show()
 
+    def hear(self, totals: Totals, *, work: float) -> None:
+        """Add a batch of answers; those from the cache are no measure of speed."""
+        self.done += totals.requests
+        self.cached += totals.cache_hits
+        self.errors += totals.errors
+        self.tokens_in += totals.tokens_in
+        self.tokens_out += totals.tokens_out
+        self.skipped += totals.cache_hits
+        self.worked += work if totals.requests > totals.cache_hits else 0
+        self.tokens += totals.tokens_in + totals.tokens_out
+        self._show()
+
+    def finish_rows(self, rows: int, units: int) -> None:
+        """Add finished rows. Each is `units / rows` units, asked or not: a pair that is too long is not rated."""
+        before = self.rows_done
+        self.rows_done += rows
+        if rows:
+            self.done = max(self.done, (before + rows) * units // rows)
+        self._show()
+
     def describe(self) -> str:
-        """Return what is known now: rate and time left once something is done."""
+        """Return what is known now: counts, rate and time left once something is done."""
         elapsed = max(time.monotonic() - self._started, 1e-6)
         parts = [f"{self.done}/{self.total} {self.unit}" if self.total else f"{self.done} {self.unit}"]
-        fresh = self.done - self.skipped
-        parts.append(f"{fresh / elapsed:.1f} {self.unit}/s")
+        if self.rows_total:
+            parts.append(f"{self.rows_done}/{self.rows_total} rows")
+        parts.append(f"{(self.done - self.skipped) / elapsed:.1f} {self.unit}/s")
         if self.tokens:
             parts.append(f"{self.tokens / elapsed:.0f} tokens/s")
-        if self.total and fresh:
-            parts.append(f"ETA {format_seconds(max(self.total - self.done, 0) * elapsed / fresh)}")
+        if self.tokens_in + self.tokens_out:
+            parts.append(f"tokens {_short(self.tokens_in)} in, {_short(self.tokens_out)} out")
+        if self.cached:
+            parts.append(f"{self.cached} from cache")
+        if self.errors:
+            parts.append(_plural(self.errors, "error", "errors"))
+        if self.total and self.worked:
+            left = max(self.total - self.skipped - self.worked, 0)
+            parts.append(f"ETA {format_seconds(left * elapsed / self.worked)}")
         if self.note:
             parts.append(self.note)
         return " · ".join(parts)

@@ -317,7 +317,7 @@ class RuntimeSettings(Section):
     threads: int | None = Field(None, ge=1)
     """CPU threads; null leaves it to torch."""
     cache: str | None = None
-    """File of the answer cache; null keeps one in the run folder. A shared file serves several runs."""
+    """File of the answer cache, or a folder for it; null keeps one in the run folder. A shared file serves several runs."""
     model_cache: str | None = None
     """Folder for converted models; null is ~/.cache/humpback."""
 

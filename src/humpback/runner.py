@@ -16,7 +16,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -82,8 +82,7 @@ class Work:
         self.counts.add(other.counts)
         self.seconds += other.seconds
         self.tally.update(other.tally)
-        for name in ("requests", "tokens_in", "tokens_out", "cache_hits", "seconds"):
-            setattr(self.totals, name, getattr(self.totals, name) + getattr(other.totals, name))
+        self.totals.add(other.totals)
 
 
 class MapTask(Protocol[In_contra, Out_co]):
@@ -115,7 +114,7 @@ class _ShardJob(Generic[In, Out]):
     output: Output[Out]
 
     def __call__(self, shard: _Shard[In]) -> tuple[int, Work]:
-        started, before = time.monotonic(), asdict(self.task.totals())
+        started, before = time.monotonic(), replace(self.task.totals())
         kept: list[Out] = []
         rejected: list[Rejected] = []
         for outcome in self.task(shard.records):
@@ -134,9 +133,8 @@ class _ShardJob(Generic[In, Out]):
                 self.output.rejected(shard.index).unlink(missing_ok=True)
         # the shard's own file comes last: when it is there, the shard is finished
         write_records(self.output.shard(shard.index), self.output.kind, kept, metadata={"counts": asdict(counts)})
-        after = asdict(self.task.totals())
-        used = {name: after[name] - before[name] for name in after}
-        return shard.index, Work(counts=counts, seconds=time.monotonic() - started, totals=EngineTotals(**used))
+        used = self.task.totals().since(before)
+        return shard.index, Work(counts=counts, seconds=time.monotonic() - started, totals=used)
 
 
 def run_map(
@@ -146,11 +144,11 @@ def run_map(
     *,
     executor: Executor,
     shard_rows: int,
-    on_shard: Callable[[int, bool], None] = lambda rows, fresh: None,
+    on_shard: Callable[[Work, bool], None] = lambda work, fresh: None,
 ) -> Work:
     """Run a map stage over all records and return its accounting; finished shards are not worked again.
 
-    `on_shard(rows, fresh)` hears of every shard; `fresh` is False when an earlier sitting had finished it.
+    `on_shard(work, fresh)` hears of every shard; `fresh` is False when an earlier sitting had finished it.
     """
     rows = _planned_rows(output.folder, shard_rows)
     done = read_sittings(output.folder)
@@ -159,9 +157,9 @@ def run_map(
     def unfinished() -> Iterator[_Shard[In]]:
         for index, batch in enumerate(_batches(records, rows)):
             if output.shard(index).exists():
-                counts = Counts(**read_metadata(output.shard(index))["counts"])
-                work.add(Work(counts=counts))
-                on_shard(len(batch), False)
+                part = Work(counts=Counts(**read_metadata(output.shard(index))["counts"]))
+                work.add(part)
+                on_shard(part, False)
                 continue
             yield _Shard(index, batch)
 
@@ -173,7 +171,7 @@ def run_map(
         sitting = Work(seconds=elapsed, totals=part.totals)  # wall time, so that a pool's parallel work counts once
         _append_sitting(output.folder, index, sitting)
         done.add(sitting)
-        on_shard(part.counts.read, True)
+        on_shard(part, True)
     work.seconds, work.totals = done.seconds, done.totals
     return work
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from humpback.engines import EngineSpec, resolve_model
+from humpback.engines.answers import locate_cache
 from humpback.engines.base import Engine, EngineTotals, ModelRef
 from humpback.errors import DriftError, GateError, InputError, StorageError
 from humpback.evaluation.signals import SIGNALS
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
-from humpback.progress import Bar, Console, format_seconds
+from humpback.progress import Bar, Console, format_seconds, tell_totals
 from humpback.prompts import RUBRIC
 from humpback.recipe import Recipe, dump_recipe, read_rubric
 from humpback.records import Pair, Record
@@ -109,7 +110,7 @@ class Sitting:
             return
         self.write_recipe()
         self.worked = True
-        started, before = time.monotonic(), dataclasses.asdict(self.engines.totals())
+        started, before = time.monotonic(), self.engines.totals()
         self.console.say(f"{name} ...")
         try:
             work, result = do(self.run_dir.folder(name))
@@ -117,8 +118,7 @@ class Sitting:
             self.run_dir.refuse(name, str(error))
             raise
         if work.totals == EngineTotals():
-            after = dataclasses.asdict(self.engines.totals())
-            work.totals = EngineTotals(**{key: after[key] - before[key] for key in after})
+            work.totals = self.engines.totals().since(before)
         seconds = work.seconds or time.monotonic() - started
         iteration = int(name[10 : name.index("/")]) if name.startswith("iteration-") else None
         self.run_dir.finish(
@@ -130,7 +130,10 @@ class Sitting:
             engine=dataclasses.asdict(work.totals),
             environment=environment(),
         )
-        self.console.say(f"{name}: {_summary(work.counts)} in {format_seconds(time.monotonic() - started)}")
+        told = _summary(work.counts)
+        if work.totals.requests:
+            told += f" · {tell_totals(work.totals, seconds)}"
+        self.console.say(f"{name}: {told} in {format_seconds(time.monotonic() - started)}")
 
     def _check_rows(self, name: str) -> None:
         """Refuse a complete stage whose rows are gone: hours later, what reads them would be made again for nothing."""
@@ -165,12 +168,15 @@ class Sitting:
         total = count_rows(shard_files(self.run_dir.folder(source[0]), source[1]))
         pooled = isinstance(self.executor, PoolExecutor)
         with self.answers_bar(name, total * calls) as bar:
+            bar.rows_total = total
 
-            def on_shard(rows: int, fresh: bool) -> None:
+            def on_shard(work: Work, fresh: bool) -> None:
+                answers = work.counts.read * calls
                 if not fresh:
-                    bar.skip(rows * calls)
+                    bar.skip(answers)
                 elif pooled:  # a shard of this process has shown its answers as they came
-                    bar.advance(rows * calls)
+                    bar.hear(work.totals, work=answers * (1 - work.totals.cache_hits / max(work.totals.requests, 1)))
+                bar.finish_rows(work.counts.read, answers)
 
             return run_map(
                 task,
@@ -184,10 +190,7 @@ class Sitting:
     @contextlib.contextmanager
     def answers_bar(self, name: str, total: int) -> Iterator[Bar]:
         with self.console.bar(name, total, "answers") as bar:
-            # answers out of the cache come without tokens; they say nothing of how long the rest will take
-            self.engines.on_answers = lambda answers, tokens: (
-                bar.advance(answers, tokens) if tokens else bar.skip(answers)
-            )
+            self.engines.on_answers = lambda heard: bar.hear(heard.totals, work=heard.work)
             try:
                 yield bar
             finally:
@@ -210,7 +213,7 @@ class Sitting:
             device=runtime.device,
             batch_tokens=runtime.batch_tokens,
             threads=runtime.threads,
-            cache=Path(runtime.cache) if runtime.cache else self.run_dir.path / "answers.sqlite",
+            cache=locate_cache(runtime.cache, self.run_dir.path),
         )
 
     def model(self, room: str) -> ModelRef:

@@ -13,7 +13,7 @@ from humpback.corpus.overlap import Overlap
 from humpback.corpus.readers import read_unit
 from humpback.corpus.units import Unit
 from humpback.engines import EngineSpec, open_engine
-from humpback.engines.base import EngineTotals
+from humpback.engines.base import EngineTotals, Heard
 from humpback.engines.cache import CachedEngine
 from humpback.evaluation.signals import Raters
 from humpback.prompts import Prompts
@@ -51,7 +51,7 @@ class Engines:
     """Opens each engine once per process. What travels to another process is only how to open them."""
 
     def __init__(self) -> None:
-        self.on_answers: Callable[[int, int], None] | None = None
+        self.on_answers: Callable[[Heard], None] | None = None
         self._open: dict[EngineSpec, CachedEngine] = {}
         self._closed = EngineTotals()
 
@@ -63,7 +63,10 @@ class Engines:
 
     def totals(self) -> EngineTotals:
         """Return what all engines have computed in this process, closed ones included."""
-        return _sum([self._closed, *(engine.totals for engine in self._open.values())])
+        totals = dataclasses.replace(self._closed)
+        for engine in self._open.values():
+            totals.add(engine.totals)
+        return totals
 
     def close(self) -> None:
         """Free every engine's memory."""
@@ -72,17 +75,12 @@ class Engines:
             engine.close()
         self._open.clear()
 
-    def _tell(self, answers: int, tokens: int) -> None:
+    def _tell(self, heard: Heard) -> None:
         if self.on_answers:
-            self.on_answers(answers, tokens)
+            self.on_answers(heard)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"on_answers": None, "_open": {}, "_closed": EngineTotals()}
-
-
-def _sum(totals: Sequence[EngineTotals]) -> EngineTotals:
-    names = [entry.name for entry in dataclasses.fields(EngineTotals)]
-    return EngineTotals(**{name: sum(getattr(one, name) for one in totals) for name in names})
 
 
 def _tell_nobody() -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from contract import EngineContract
+from hypothesis import given
+from hypothesis import strategies as st
 
-from humpback.engines.base import ChoiceLogprobs, Completion, Loglikelihood, ModelRef, Sampling
-from humpback.engines.cache import AnswerCache, CachedEngine
-from humpback.engines.fake import FakeEngine, FakeTokenizer
-from humpback.errors import StorageError
-from humpback.prompts import Choice, Continuation, Prompt
+from humpback.engines.answers import AnswerCache
+from humpback.engines.base import ChoiceLogprobs, Completion, Heard, Loglikelihood, ModelRef, Sampling
+from humpback.engines.cache import CachedEngine, _key
+from humpback.engines.fake import FakeEngine, FakeTokenizer, fake_model
+from humpback.engines.packing import COMPLETIONS
+from humpback.prompts import Choice, Continuation, Prompt, Prompts
 
 MODEL = ModelRef(path="fake", content_hash="model-1")
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=64)
@@ -78,6 +81,34 @@ def _continuation(text: str) -> Continuation:
 def _asked(engine: CachedEngine) -> int:
     assert isinstance(engine.inner, Recording)
     return engine.inner.asked
+
+
+# -- the contract of every engine ----------------------------------------------------------------------------------------
+
+
+class TestContract(EngineContract):
+    """Behind the cache an engine keeps the contract: what is kept is what was answered."""
+
+    greedy = Sampling(temperature=0.0, top_p=1.0, max_tokens=64)
+    creative = Sampling(temperature=1.0, top_p=1.0, max_tokens=256)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CachedEngine]:
+        cache = AnswerCache(tmp_path_factory.mktemp("cache") / "answers.sqlite")
+        engine = CachedEngine(FakeEngine(fake_model(None)), cache, batch_tokens=500)
+        yield engine
+        engine.close()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def reference(cls) -> None:
+        """It has no model."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def vocabulary(cls) -> int:
+        return 258
 
 
 # -- keys ----------------------------------------------------------------------------------------------------------------
@@ -151,6 +182,73 @@ def test_prompt_and_continuation_are_kept_apart(open_engine: Open) -> None:
         prompt = dataclasses.replace(_prompt("x"), token_ids=tuple(ids[:cut]))
         engine.loglikelihood([prompt], [Continuation(text="", token_ids=tuple(ids[cut:]))])
     assert _asked(engine) == 2
+
+
+def test_layers_and_their_order_bear_identity(open_engine: Open) -> None:
+    engine = open_engine()
+    for layers in ((), (1,), (1, 2), (2, 1), (12,), (1,)):
+        engine.choice_logprobs([_prompt("Text:\nSome text.\n\nScore")], CHOICES, layers)
+    engine.choice_logprobs([_prompt("Text:\nSome text.\n\nScore")], (), (1,))
+    assert _asked(engine) == 6
+
+
+def test_chat_template_bears_identity_by_the_tokens_it_writes(open_engine: Open) -> None:
+    class Polite(FakeTokenizer):
+        def chat(self, user: str) -> str:
+            return f"<|user|>Please: {user}<|end|>"
+
+    engine = open_engine()
+    for tokenizer in (FakeTokenizer(), Polite(), FakeTokenizer()):
+        prompts = Prompts(tokenizer, max_tokens=4096, instruction_tokens=64)
+        engine.generate([prompts.backward("about bread")], SAMPLING)
+    assert _asked(engine) == 2
+
+
+def test_adapter_bears_identity_by_the_content_hash_it_is_part_of(open_engine: Open) -> None:
+    base = ModelRef(path="base", content_hash="base")
+    adapters = [ModelRef(path="base", content_hash=f"base+{name}", adapter=name) for name in ("one", "two")]
+    moved = dataclasses.replace(adapters[0], adapter="elsewhere/one")
+    engines = [open_engine(model) for model in (base, *adapters, moved)]
+    for engine in engines:
+        engine.generate([_prompt("about bread")], SAMPLING)
+    assert [_asked(engine) for engine in engines] == [1, 1, 1, 0]
+
+
+def test_kind_of_engine_device_and_stage_bear_no_identity(tmp_path: Path) -> None:
+    class OnAnotherDevice(Recording):
+        """Answers a last digit otherwise, as another device, dtype or backend would."""
+
+        device, dtype = "cuda", "bfloat16"
+
+    cache = tmp_path / "answers.sqlite"
+    first = CachedEngine(FakeEngine(MODEL), AnswerCache(cache), batch_tokens=100)
+    second = CachedEngine(OnAnotherDevice(MODEL), AnswerCache(cache), batch_tokens=9000)
+    prompts, said = [_prompt("about bread"), _prompt("about music")], [_continuation("yes")] * 2
+    for engine in (first, second):
+        engine.generate(prompts, SAMPLING)
+        engine.choice_logprobs(prompts, CHOICES)
+        engine.loglikelihood(prompts, said)
+        engine.close()
+    assert _asked(second) == 0
+
+
+@given(st.data())
+def test_no_two_questions_have_the_same_key(data: st.DataObject) -> None:
+    ids = st.lists(st.integers(0, 3), max_size=4).map(tuple)
+    question = st.tuples(
+        st.sampled_from(["generate", "loglikelihood"]),
+        st.sampled_from(["a", "a0", ""]),
+        ids,
+        ids,
+        st.sampled_from(["", "0", "00"]),
+    )
+    one, other = data.draw(question), data.draw(question)
+
+    def key(call: Any, model: str, prompt: tuple[int, ...], continuation: tuple[int, ...], seed: str) -> bytes:
+        engine = CachedEngine(FakeEngine(ModelRef(path="", content_hash=model)), cast(Any, None), batch_tokens=1)
+        return _key(engine._begin_key(call, "{}"), prompt, continuation, seed=seed)
+
+    assert (key(*one) == key(*other)) == (one == other)
 
 
 def test_calls_do_not_answer_for_each_other(open_engine: Open) -> None:
@@ -239,14 +337,40 @@ def test_batches_before_a_crash_are_kept(open_engine: Open, monkeypatch: pytest.
 
 
 def test_progress_hears_of_stored_and_of_fresh_answers(open_engine: Open) -> None:
-    heard: list[tuple[int, int]] = []
-    engine = open_engine(batch_tokens=10_000, on_answers=lambda *told: heard.append(told))
+    heard: list[Heard] = []
+    engine = open_engine(batch_tokens=10_000, on_answers=heard.append)
     prompts = [_prompt("about bread"), _prompt("about music")]
     engine.choice_logprobs(prompts[:1], CHOICES)
     engine.choice_logprobs(prompts, CHOICES)
     tokens = [len(prompt.token_ids) for prompt in prompts]
-    assert heard == [(1, tokens[0]), (1, 0), (1, tokens[1])]
+    told = [(one.totals.requests, one.totals.cache_hits, one.totals.tokens_in, one.work) for one in heard]
+    assert told == [(1, 0, tokens[0], 1), (1, 1, 0, 1), (1, 0, tokens[1], 1)]
     assert engine.totals.tokens_in == sum(tokens)
+
+
+def test_progress_weighs_long_batches_which_come_first_by_their_length(open_engine: Open) -> None:
+    heard: list[Heard] = []
+    engine = open_engine(batch_tokens=40, on_answers=heard.append)
+    engine.choice_logprobs([_prompt("bread " * n) for n in (1, 2, 20, 40)], CHOICES)
+    work = [one.work for one in heard]
+    assert sum(work) == pytest.approx(4)
+    assert work == sorted(work, reverse=True)
+    assert work[0] > 2 > heard[0].totals.requests
+
+
+def test_errors_and_retries_of_the_engine_are_counted(open_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Recording.generate
+
+    def retrying(self: Recording, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        self.totals.retries += 3
+        return real(self, prompts, sampling)
+
+    monkeypatch.setattr(Recording, "generate", retrying)
+    engine = open_engine(batch_tokens=10_000)
+    for _ in range(2):
+        engine.generate([_prompt("about bread"), _prompt("FAIL-ME")], SAMPLING)
+    totals = engine.totals
+    assert (totals.requests, totals.cache_hits, totals.errors, totals.retries) == (4, 1, 2, 6)
 
 
 def test_no_questions_give_no_answers(open_engine: Open) -> None:
@@ -277,49 +401,6 @@ def test_answers_survive_reopening_exactly(open_engine: Open) -> None:
     assert math.isclose(sum(map(math.exp, answers[1][0].logprobs)), answers[1][0].mass)
 
 
-def test_two_processes_see_each_others_answers(tmp_path: Path) -> None:
-    one, other = AnswerCache(tmp_path / "a.sqlite"), AnswerCache(tmp_path / "a.sqlite")
-    one.put([(b"key", "1")])
-    assert other.get([b"key", b"unknown"]) == {b"key": "1"}
-    other.put([(b"key", "2"), (b"more", "3")])  # the first answer stays: it may be in a shard already
-    assert one.get([b"key", b"more"]) == {b"key": "1", b"more": "3"}
-    one.close()
-    other.close()
-
-
-def test_thousands_of_keys_are_looked_up_at_once(tmp_path: Path) -> None:
-    cache = AnswerCache(tmp_path / "a.sqlite")
-    items = [(n.to_bytes(32, "big"), str(n)) for n in range(2100)]
-    cache.put(items)
-    assert cache.get([key for key, _ in items]) == dict(items)
-    assert cache.keys() == {key for key, _ in items}
-    cache.close()
-
-
-def test_answers_of_one_call_are_stored_together_or_not_at_all(tmp_path: Path) -> None:
-    cache = AnswerCache(tmp_path / "a.sqlite")
-    with pytest.raises((StorageError, sqlite3.Error)):
-        cache.put([(b"good", "1"), (b"bad", object())])  # type: ignore[list-item]
-    assert cache.keys() == set()
-    cache.put([(b"good", "1")])  # and the cache goes on
-    assert cache.keys() == {b"good"}
-    cache.close()
-
-
-def test_damaged_file_is_named_with_the_fix(tmp_path: Path) -> None:
-    (tmp_path / "a.sqlite").write_bytes(b"this is no database at all, and long enough to be looked at" * 100)
-    with pytest.raises(
-        StorageError, match=r"answer cache .*a\.sqlite: file is not a database; .*set runtime.cache to another file"
-    ):
-        AnswerCache(tmp_path / "a.sqlite")
-
-
-def test_place_that_cannot_be_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("here first")
-    with pytest.raises(StorageError, match=r"answer cache .*file/a\.sqlite cannot be made: .*; choose another place"):
-        AnswerCache(tmp_path / "file" / "a.sqlite")
-
-
 def test_hidden_states_come_back_from_the_cache_as_they_went_in(open_engine: Open) -> None:
     asked = [_prompt("Text:\nSome text.\n\nScore")]
     engine = open_engine()
@@ -333,3 +414,20 @@ def test_hidden_states_come_back_from_the_cache_as_they_went_in(open_engine: Ope
     engine.choice_logprobs(asked, CHOICES, layers=(0, 1))
     engine.choice_logprobs(asked, CHOICES)
     assert engine.totals.cache_hits == 1
+
+
+def test_an_answer_takes_few_bytes(open_engine: Open) -> None:
+    engine = open_engine()
+    prompts, said = [_prompt("Text:\nSome text.\n\nScore")], [_continuation("yes")]
+    engine.loglikelihood(prompts, said)
+    engine.choice_logprobs(prompts, CHOICES)
+    engine.choice_logprobs(prompts, (), layers=(0, 1, 2))
+    sizes = [group.bytes - 32 * group.entries for group in engine.cache.groups()]
+    assert sizes == [20 + 5 * 8 + 20 + 3 * 8 * 4, 12]
+
+
+def test_drawn_tokens_and_their_logprob_come_back(tmp_path: Path) -> None:
+    told = Completion(text="a\ud800 \0 漢字", tokens=3, finish="length", token_ids=(1, 2, 4_000_000), logprob=-1.5)
+    silent = Completion(text="", tokens=1, finish="stop")
+    for one in (told, silent):
+        assert COMPLETIONS.unpack(COMPLETIONS.pack(one)) == one

@@ -22,7 +22,19 @@ from humpback.report.summary import pick_examples, print_status, print_summary, 
 from humpback.store.rundir import RunDir
 from humpback.tasks import ScoreTask
 
-KEYS = ["name", "iteration", "state", "read", "kept", "rejected", "failed", "seconds", "rows_per_second", "engine"]
+KEYS = [
+    "name",
+    "iteration",
+    "state",
+    "read",
+    "kept",
+    "rejected",
+    "failed",
+    "seconds",
+    "rows_per_second",
+    "engine",
+    "tokens_per_second",
+]
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +64,7 @@ def _status(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 def test_status_json_has_exactly_the_promised_keys(complete: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = _status(complete, capsys)
-    assert list(status) == ["run", "stages"]
+    assert list(status) == ["run", "stages", "engine"]
     assert status["run"] == str(complete)
     assert all(sorted(stage) == sorted(KEYS) for stage in status["stages"])
     assert {stage["state"] for stage in status["stages"]} == {"done"}
@@ -92,6 +104,8 @@ def test_status_table_shows_states_and_reasons(half: Path, capsys: pytest.Captur
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:4] == ["iteration-1/score", "started", "16", "16"] for line in lines)
     assert any(line.split()[:4] == ["report", "waiting", "-", "-"] for line in lines)
+    assert any(line.split()[:2] == ["iteration-1/score", "80"] for line in lines)  # what its engines were asked
+    assert any(line.split()[0] == "together" for line in lines if line.split())
     assert max(map(len, lines)) <= 120
     assert lines[-1] == "9 of 25 stages are done"
 
@@ -105,7 +119,9 @@ def test_status_of_a_run_without_a_recipe_yet(tmp_path: Path, capsys: pytest.Cap
     with RunDir(tmp_path / "new"):
         print_status(tmp_path / "new", as_json=False)
         assert "nothing has started" in " ".join(capsys.readouterr().out.split())
-        assert _status(tmp_path / "new", capsys) == {"run": str(tmp_path / "new"), "stages": []}
+        status = _status(tmp_path / "new", capsys)
+        assert (status["run"], status["stages"]) == (str(tmp_path / "new"), [])
+        assert set(status["engine"].values()) == {0}
 
 
 def test_folder_that_is_no_run_is_refused_by_name(tmp_path: Path) -> None:

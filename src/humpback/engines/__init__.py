@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from humpback.engines.base import Engine, ModelRef
-from humpback.engines.cache import AnswerCache, CachedEngine
+from humpback.engines.answers import AnswerCache
+from humpback.engines.base import Engine, Heard, ModelRef
+from humpback.engines.cache import CachedEngine
 from humpback.errors import MissingDependencyError
 
 __all__ = ["EngineSpec", "find_model", "open_engine", "resolve_model"]
@@ -27,8 +28,8 @@ class EngineSpec:
     """File of the answer cache."""
 
 
-def open_engine(spec: EngineSpec, on_answers: Callable[[int, int], None] | None = None) -> CachedEngine:
-    """Open an engine behind the answer cache; `on_answers(answers, tokens)` hears of every batch."""
+def open_engine(spec: EngineSpec, on_answers: Callable[[Heard], None] | None = None) -> CachedEngine:
+    """Open an engine behind the answer cache; `on_answers` hears of every batch, and of what was kept."""
     inner: Engine
     if spec.engine == "fake":
         from humpback.engines.fake import FakeEngine

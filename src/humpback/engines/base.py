@@ -22,6 +22,7 @@ __all__ = [
     "Engine",
     "EngineTotals",
     "FloatArray",
+    "Heard",
     "Loglikelihood",
     "ModelRef",
     "Sampling",
@@ -109,7 +110,30 @@ class EngineTotals:
     cache_hits: int = 0
     """Requests answered from the cache."""
     seconds: float = 0.0
-    """Wall time inside the engine."""
+    """Wall time inside the engine; of a pool's workers the sum."""
+    errors: int = 0
+    """Requests answered with an error."""
+    retries: int = 0
+    """Requests sent again after a failure, by engines that try again."""
+
+    def add(self, other: EngineTotals) -> None:
+        """Count what another engine, shard or sitting has computed."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def since(self, before: EngineTotals) -> EngineTotals:
+        """Return what has been computed since the totals were as they were `before`."""
+        return EngineTotals(**{name: value - getattr(before, name) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What a batch of answers took, for whoever shows progress."""
+
+    totals: EngineTotals
+    """Of this batch alone; its requests are the batch's answers."""
+    work: float
+    """The batch's part of its call's work, in answers of mean length: long rows come first, and count for more."""
 
 
 class Engine(Protocol):

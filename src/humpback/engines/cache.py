@@ -1,127 +1,44 @@
-"""The answer cache: what a model has answered is kept as it arrives and never asked again.
+"""The cached engine: what a model has answered is kept as it arrives and never asked again.
 
-Keys are content: call, model, prompt tokens, and what else decides the answer (sampling and seed, choices, continuation).
-Batch size, device and the stage that asks are not part of them. SQLite in WAL mode: a kill loses the batch in flight, no more.
+Keys are content: call, model, prompt tokens, and what else decides the answer (sampling and seed, choices and layers,
+continuation). They are fixed by what is asked and not by how it is computed: batch size, device, dtype, engine kind and the
+stage that asks are no part of them. Two devices or two engines on the same weights differ by rounding alone, the contract suite
+bounds it, and a run that is moved to another machine must not pay for its answers again; for the same reason `runtime:` bears no
+identity of a stage. The price: to compare two engines or dtypes, give each a cache of its own, or the second is answered by the
+first. Weights that were quantised or merged otherwise are another model, with another hash.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import hashlib
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
+from humpback.engines.answers import AnswerCache, Source
 from humpback.engines.base import (
     Capability,
     ChoiceLogprobs,
     Completion,
     Engine,
     EngineTotals,
-    FloatArray,
+    Heard,
     Loglikelihood,
     ModelRef,
     Sampling,
 )
 from humpback.engines.batching import kept_cost, plan_batches
-from humpback.errors import StorageError
+from humpback.engines.packing import CHOICES, COMPLETIONS, LIKELIHOODS, Packing, pack_ids
 from humpback.prompts import Choice, Continuation, Prompt, Tokenizer
 
-__all__ = ["AnswerCache", "CachedEngine"]
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+__all__ = ["CachedEngine"]
 
 Answer = TypeVar("Answer", Completion, ChoiceLogprobs, Loglikelihood)
-
-
-class AnswerCache:
-    """A key-value file that several processes may use at once."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with self._clear_errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=120, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
-            )
-
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, str]:
-        """Return the stored values of those keys that are there."""
-        found: dict[bytes, str] = {}
-        with self._clear_errors():
-            for start in range(0, len(keys), 500):
-                part = keys[start : start + 500]
-                marks = ",".join("?" * len(part))
-                found.update(self._db.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", part))
-        return found
-
-    def put(self, items: Sequence[tuple[bytes, str]]) -> None:
-        """Store answers in one transaction; they are there when this returns."""
-        with self._clear_errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", items)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def keys(self) -> set[bytes]:
-        with self._clear_errors():
-            return {key for (key,) in self._db.execute("SELECT key FROM answers")}
-
-    def close(self) -> None:
-        self._db.close()
-
-    @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise StorageError(
-                f"answer cache {self.path}: {error}; free space or fix permissions and run the same command again. "
-                "If that is no answer cache, set runtime.cache to another file; if it is one and damaged, move it away: "
-                "answers of unfinished stages are asked again."
-            ) from error
-        except OSError as error:
-            raise StorageError(
-                f"answer cache {self.path} cannot be made: {error.strerror}; choose another place"
-            ) from error
-
-
-@dataclasses.dataclass
-class _Codec(Generic[Answer]):
-    call: Capability
-    kind: type[Answer]
-
-    def encode(self, answer: Answer) -> str:
-        return json.dumps(dataclasses.asdict(answer), default=_encode_array)
-
-    def decode(self, text: str) -> Answer:
-        values: dict[str, Any] = json.loads(text)
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        if values.get("hidden"):
-            values["hidden"] = _decode_array(values["hidden"])
-        return self.kind(**values)
-
-
-def _encode_array(array: FloatArray) -> dict[str, Any]:
-    little_endian = array.astype("<f4")
-    return {"shape": array.shape, "f4": base64.b64encode(little_endian.tobytes()).decode()}
-
-
-def _decode_array(stored: dict[str, Any]) -> FloatArray:
-    flat = np.frombuffer(base64.b64decode(stored["f4"]), dtype="<f4")
-    return flat.reshape(stored["shape"]).astype(np.float32)
 
 
 class CachedEngine:
@@ -133,7 +50,7 @@ class CachedEngine:
         cache: AnswerCache,
         *,
         batch_tokens: int,
-        on_answers: Callable[[int, int], None] | None = None,
+        on_answers: Callable[[Heard], None] | None = None,
     ) -> None:
         self.inner = inner
         self.cache = cache
@@ -154,13 +71,13 @@ class CachedEngine:
         return self.inner.capabilities
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        settings = json.dumps(dataclasses.asdict(sampling), sort_keys=True)
-        keys = [
-            self._key("generate", p.token_ids, settings, str(p.seed) if sampling.temperature else "") for p in prompts
-        ]
+        """Return the kept draws, and draw the others."""
+        head = self._begin_key("generate", json.dumps(dataclasses.asdict(sampling), sort_keys=True))
+        draws = sampling.temperature != 0  # else the seed decides nothing
+        keys = [_key(head, p.token_ids, seed=str(p.seed) if draws else "") for p in prompts]
         lengths = [kept_cost(len(p.token_ids) + sampling.max_tokens) for p in prompts]
         return self._answer(
-            _Codec("generate", Completion),
+            COMPLETIONS,
             keys,
             lengths,
             lambda rows: self.inner.generate([prompts[i] for i in rows], sampling),
@@ -169,68 +86,84 @@ class CachedEngine:
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
     ) -> list[ChoiceLogprobs]:
-        menu = json.dumps([choice.token_id for choice in choices]) + (json.dumps(list(layers)) if layers else "")
-        keys = [self._key("choice_logprobs", p.token_ids, menu) for p in prompts]
+        """Return the kept answers, and ask for the others."""
+        menu = json.dumps([[choice.token_id for choice in choices], list(layers)])
+        head = self._begin_key("choice_logprobs", menu)
         return self._answer(
-            _Codec("choice_logprobs", ChoiceLogprobs),
-            keys,
+            CHOICES,
+            [_key(head, p.token_ids) for p in prompts],
             [len(p.token_ids) for p in prompts],
             lambda rows: self.inner.choice_logprobs([prompts[i] for i in rows], choices, layers),
         )
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
+        """Return the kept answers, and ask for the others."""
+        head = self._begin_key("loglikelihood", "")
         asked = list(zip(prompts, continuations, strict=True))
-        keys = [self._key("loglikelihood", p.token_ids, json.dumps(c.token_ids)) for p, c in asked]
         return self._answer(
-            _Codec("loglikelihood", Loglikelihood),
-            keys,
+            LIKELIHOODS,
+            [_key(head, p.token_ids, c.token_ids) for p, c in asked],
             [len(p.token_ids) + len(c.token_ids) for p, c in asked],
             lambda rows: self.inner.loglikelihood([prompts[i] for i in rows], [continuations[i] for i in rows]),
         )
 
     def close(self) -> None:
+        """Free the model's memory and let go of the file. Both open again by themselves."""
         self.inner.close()
         self.cache.close()
 
-    def _key(self, call: str, token_ids: Sequence[int], *parts: str) -> bytes:
-        text = "\x1f".join((call, self.inner.model.content_hash, ",".join(map(str, token_ids)), *parts))
-        return hashlib.sha256(text.encode()).digest()
+    def _begin_key(self, call: Capability, settings: str) -> _Hash:
+        """Begin the keys of one call with what all of its rows share."""
+        return hashlib.sha256(json.dumps([call, self.inner.model.content_hash, settings]).encode())
 
     def _answer(
         self,
-        codec: _Codec[Answer],
+        packing: Packing[Answer],
         keys: Sequence[bytes],
         lengths: Sequence[int],
         ask: Callable[[list[int]], list[Answer]],
     ) -> list[Answer]:
-        answers = {key: codec.decode(text) for key, text in self.cache.get(list(dict.fromkeys(keys))).items()}
+        source = Source(self.inner.model.content_hash, packing.call)
+        answers = {key: packing.unpack(data) for key, data in self.cache.get(list(dict.fromkeys(keys))).items()}
         first_row: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             if key not in answers:
                 first_row.setdefault(key, row)  # the same question twice in one call is asked once
         missing = list(first_row.values())
-        hits = len(keys) - len(missing)
-        self.totals.requests += len(keys)
-        self.totals.cache_hits += hits
-        if self.on_answers and hits:
-            self.on_answers(hits, 0)
+        if hits := len(keys) - len(missing):
+            self._count(EngineTotals(requests=hits, cache_hits=hits), work=hits)
+        whole = sum(lengths[row] for row in missing)
         for batch in plan_batches([lengths[row] for row in missing], self.batch_tokens):
             rows = [missing[index] for index in batch]
-            fresh = self._time(ask, rows)
+            fresh = self._time(ask, rows, work=len(missing) * sum(lengths[row] for row in rows) / max(whole, 1))
             # an error is no answer: it is not stored, so that a resumed run asks again
-            stored = [(keys[r], codec.encode(a)) for r, a in zip(rows, fresh, strict=True) if not a.error]
-            self.cache.put(stored)
+            stored = [(keys[r], packing.pack(a)) for r, a in zip(rows, fresh, strict=True) if not a.error]
+            if stored:
+                self.cache.put(source, stored)
             answers.update((keys[row], answer) for row, answer in zip(rows, fresh, strict=True))
         return [answers[key] for key in keys]
 
-    def _time(self, ask: Callable[[list[int]], list[Answer]], rows: list[int]) -> list[Answer]:
-        inner, started = self.inner.totals, time.monotonic()
-        before = (inner.tokens_in, inner.tokens_out)
+    def _time(self, ask: Callable[[list[int]], list[Answer]], rows: list[int], *, work: float) -> list[Answer]:
+        inner, started = dataclasses.replace(self.inner.totals), time.monotonic()
         fresh = ask(rows)
-        self.totals.seconds += time.monotonic() - started
-        tokens_in, tokens_out = inner.tokens_in - before[0], inner.tokens_out - before[1]
-        self.totals.tokens_in += tokens_in
-        self.totals.tokens_out += tokens_out
-        if self.on_answers:
-            self.on_answers(len(rows), tokens_in + tokens_out)
+        used = self.inner.totals.since(inner)
+        errors = sum(answer.error is not None for answer in fresh)
+        seconds = time.monotonic() - started
+        self._count(
+            dataclasses.replace(used, requests=len(rows), cache_hits=0, errors=errors, seconds=seconds), work=work
+        )
         return fresh
+
+    def _count(self, used: EngineTotals, *, work: float) -> None:
+        self.totals.add(used)
+        if self.on_answers:
+            self.on_answers(Heard(totals=used, work=work))
+
+
+def _key(head: _Hash, prompt: Sequence[int], continuation: Sequence[int] = (), *, seed: str = "") -> bytes:
+    """Finish a key with a row's own part; lengths come first, so that no two questions are the same bytes."""
+    state = head.copy()
+    state.update(f"{len(prompt)} {len(continuation)} {seed}\0".encode())
+    state.update(pack_ids(prompt))
+    state.update(pack_ids(continuation))
+    return state.digest()

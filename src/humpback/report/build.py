@@ -5,16 +5,18 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import humpback
+from humpback.engines.base import EngineTotals
 from humpback.recipe import Recipe
 from humpback.records import Rejected, Scored
 from humpback.store.rundir import Manifest, RunDir
 from humpback.store.shards import read_records, shard_files
 
-__all__ = ["build_report", "histogram", "stage_row"]
+__all__ = ["build_report", "engine_row", "histogram", "stage_row"]
 
 SHOWN_PAIRS = 10
 BINS = 24
@@ -58,7 +60,17 @@ def stage_row(manifest: Manifest) -> dict[str, Any]:
         "failed": dict(manifest.failed),
         "seconds": seconds,
         "rows_per_second": round(manifest.read / seconds, 3) if seconds and manifest.read else None,
-        "engine": dict(manifest.engine),
+        **engine_row(manifest.engine, seconds),
+    }
+
+
+def engine_row(engine: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Return what a stage's engines did, with zeros for what manifests of earlier versions do not count."""
+    totals = EngineTotals(**engine)
+    tokens = totals.tokens_in + totals.tokens_out
+    return {
+        "engine": asdict(totals),
+        "tokens_per_second": round(tokens / seconds, 1) if seconds and tokens else None,
     }
 
 

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from humpback.engines.base import EngineTotals
 from humpback.errors import InputError, StorageError
 from humpback.recipe import load_recipe
 from humpback.report import figures
-from humpback.report.build import stage_row
+from humpback.report.build import engine_row, stage_row
 from humpback.runner import read_sittings
 from humpback.stages.table import stage_names
 from humpback.store.rundir import Counts, RunDir
@@ -21,7 +22,7 @@ from humpback.store.shards import read_metadata
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["pick_examples", "print_status", "print_summary", "stage_states"]
+__all__ = ["pick_examples", "print_status", "print_summary", "print_table", "stage_states"]
 
 PLAIN_WIDTH = 120
 """Columns when standard output is not a terminal: a pipe has no width of its own."""
@@ -56,7 +57,7 @@ def print_status(run: Path, *, as_json: bool) -> None:
     """Print every stage of a run that is running, stopped or complete; the run's lock is left alone."""
     stages = stage_states(run)
     if as_json:
-        print(json.dumps({"run": str(run), "stages": stages}, indent=2))
+        print(json.dumps({"run": str(run), "stages": stages, "engine": asdict(_sum_engines(stages))}, indent=2))
         return
     console = _console()
     if not stages:
@@ -76,11 +77,38 @@ def print_status(run: Path, *, as_json: bool) -> None:
         for stage in stages
     ]
     _table(console, f"{run}", ["stage", "state", "read>", "kept>", "rejected", "failed", "time>", "rows/s>"], rows)
+    _print_engines(console, stages)
     for stage in stages:
         if "refusal" in stage:
             _say(console, f"{stage['name']} was refused: {stage['refusal']}")
     done = sum(stage["state"] == "done" for stage in stages)
     _say(console, f"{done} of {len(stages)} stages are done" + ("; the run is complete" if done == len(stages) else ""))
+
+
+def _print_engines(console: Console, stages: Sequence[Row]) -> None:
+    """Print what the stages that asked models did, and their sum."""
+    asked = [stage for stage in stages if stage["engine"] and stage["engine"]["requests"]]
+    if not asked:
+        return
+    names = ("requests", "cache_hits", "errors", "retries", "tokens_in", "tokens_out")
+    total = {"name": "together", "engine": asdict(_sum_engines(stages)), "tokens_per_second": None}
+    rows = [
+        [
+            stage["name"],
+            *(figures.count(stage["engine"][name]) for name in names),
+            figures.rate(stage["tokens_per_second"]),
+        ]
+        for stage in (*asked, total)
+    ]
+    headers = ["stage", "asked>", "from cache>", "errors>", "retries>", "tokens in>", "tokens out>", "tokens/s>"]
+    _table(console, "Engines", headers, rows)
+
+
+def _sum_engines(stages: Sequence[Row]) -> EngineTotals:
+    totals = EngineTotals()
+    for stage in stages:
+        totals.add(EngineTotals(**(stage["engine"] or {})))
+    return totals
 
 
 def stage_states(run: Path) -> list[dict[str, Any]]:
@@ -103,7 +131,7 @@ def _stage_state(run_dir: RunDir, name: str, iteration: int | None) -> dict[str,
     if manifest is not None:
         return stage_row(manifest)
     row: dict[str, Any] = {"name": name, "iteration": iteration, "state": run_dir.state(name)}
-    row |= dict.fromkeys(("read", "kept", "seconds", "rows_per_second", "engine"))
+    row |= dict.fromkeys(("read", "kept", "seconds", "rows_per_second", "engine", "tokens_per_second"))
     row |= {"rejected": {}, "failed": {}}
     if row["state"] == "refused":
         row["refusal"] = run_dir.refusal(name)
@@ -111,7 +139,7 @@ def _stage_state(run_dir: RunDir, name: str, iteration: int | None) -> dict[str,
     if row["state"] == "started" and (folder / "plan.json").exists():  # a map stage: its finished shards count
         row |= asdict(_finished_shards(folder))
         work = read_sittings(folder)
-        row |= {"seconds": round(work.seconds, 3), "engine": asdict(work.totals)}
+        row |= {"seconds": round(work.seconds, 3), **engine_row(asdict(work.totals), work.seconds)}
         row["rows_per_second"] = round(row["read"] / work.seconds, 3) if work.seconds and row["read"] else None
     return row
 
@@ -238,6 +266,11 @@ def _say(console: Console, text: str, *, whole: bool = False) -> None:
     from rich.text import Text
 
     console.print(Text(_safe(console, text)), soft_wrap=whole)
+
+
+def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to standard output; a header that ends in `>` is of a right-aligned column."""
+    _table(_console(), title, headers, rows)
 
 
 def _table(console: Console, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -67,7 +67,8 @@ class Manifest:
     result: Mapping[str, Any]
     """What later stages need to know: a model's content hash, an audit's verdict."""
     engine: Mapping[str, Any]
-    """Requests, tokens and cache hits, over all sittings."""
+    """Engine totals (`engines/base.py`): of a map stage over all sittings, of another over the last, which finds the answers
+    of those before it in the cache."""
     environment: Mapping[str, Any]
 
 
