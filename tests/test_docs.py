@@ -42,7 +42,10 @@ def test_commands_of_the_readme_exist_with_their_options() -> None:
     lines = re.findall(r"^(?:`)?humpback (\w+)(.*?)(?:#.*)?$", README, flags=re.MULTILINE)
     assert {name for name, _ in lines} >= {"doctor", "init", "run", "status", "trace"}
     for name, rest in lines:
-        options = {option for parameter in commands[name].params for option in parameter.opts}
+        command = commands[name]
+        if nested := getattr(command, "commands", None):
+            command = nested[rest.split()[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= options
 
 

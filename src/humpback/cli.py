@@ -23,6 +23,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+cache_app = typer.Typer(
+    help="Look into an answer cache, or make it smaller.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(cache_app, name="cache")
+
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 RunPath = Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -209,6 +214,40 @@ def doctor(json_: Json = False) -> None:
     from humpback.doctor import print_doctor
 
     print_doctor(as_json=json_)
+
+
+CachePath = Annotated[Path, typer.Argument(help="A run's folder, or the file of an answer cache.", metavar="RUN|FILE")]
+
+
+@cache_app.command("stats")
+def cache_stats(place: CachePath, json_: Json = False) -> None:
+    """Show what an answer cache holds: answers and bytes, by model and call, and their age."""
+    from humpback.caching import print_cache
+
+    print_cache(place, as_json=json_)
+
+
+@cache_app.command("prune")
+def cache_prune(
+    place: CachePath,
+    model: Annotated[
+        str | None, typer.Option(metavar="HASH", help="Answers of this model: its hash, or its name in the run.")
+    ] = None,
+    older_than: Annotated[
+        int | None, typer.Option(metavar="DAYS", min=0, help="Answers not used for more days than this.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The longest unused, until the file is this small: 2GB.")
+    ] = None,
+    unused: Annotated[bool, typer.Option("--unused", help="Answers of models the run has no more.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+) -> None:
+    """Remove answers from an answer cache and give the space back. A finished stage needs none of them."""
+    from humpback.caching import Pruning, prune_cache
+
+    pruning = Pruning(model=model, older_than=older_than, max_size=max_size, unused=unused, all=all_)
+    prune_cache(place, pruning, dry_run=dry_run)
 
 
 @app.command(hidden=True)
