@@ -271,7 +271,7 @@ def test_funnel_is_printed_and_a_second_run_says_that_nothing_is_left(
 def test_json_is_all_that_is_printed(command: Command, inputs: list[Path], tmp_path: Path) -> None:
     ended = command(*inputs, "-o", tmp_path / "out", "--min-chars", "300", "--json")
     told = json.loads(ended.out)
-    assert told.keys() == {"folder", "documents", "unread", "rows", "steps", "kept", "masked"}
+    assert told.keys() == {"folder", "documents", "unread", "rows", "steps", "kept", "masked", "pages"}
     assert [step["name"] for step in told["steps"]] == ["ingest", "dedup"]
     assert json.loads(command(*inputs, "-o", tmp_path / "out", "--min-chars", "300", "--json").out) == told
 

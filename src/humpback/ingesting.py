@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from humpback.corpus.dropped import PAGE_CHARS, PART_CHARS, PARTS
 from humpback.corpus.overlap import set_files
 from humpback.corpus.readers import check_inputs, input_files
 from humpback.corpus.units import HUB, Unit, entries, plan
@@ -47,7 +48,7 @@ __all__ = [
 
 ROWS_PER_FILE = 50_000
 """Rows of one file of segments, and of one file of rejected duplicates."""
-CORPUS_VERSION = 1
+CORPUS_VERSION = 2
 """Part of both stages' identity here; raised when the same settings would give other rows."""
 
 LISTED_FILES = 10_000
@@ -278,9 +279,26 @@ def funnel_of(ingest: Manifest, dedup: Manifest) -> dict[str, Any]:
         "rows": ingest.read,
         "steps": steps,
         "kept": dedup.kept,
-        "masked": {
-            name.removeprefix(MASKED): number for name, number in sorted(tally.items()) if name.startswith(MASKED)
+        "masked": _named(tally, MASKED),
+        "pages": _pages(tally),
+    }
+
+
+def _pages(tally: Mapping[str, int]) -> dict[str, Any]:
+    """Return what of the pages' text is main content, and which rule dropped the rest; white space is not counted."""
+    chars = _named(tally, PART_CHARS)
+    return {
+        "characters": tally.get(PAGE_CHARS, 0),
+        "main_content": tally.get(PAGE_CHARS, 0) - sum(chars.values()),
+        "dropped": {
+            rule: {"parts": parts, "characters": chars.get(rule, 0)} for rule, parts in _named(tally, PARTS).items()
         },
+    }
+
+
+def _named(tally: Mapping[str, int], beginning: str) -> dict[str, int]:
+    return {
+        name.removeprefix(beginning): number for name, number in sorted(tally.items()) if name.startswith(beginning)
     }
 
 

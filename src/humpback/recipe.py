@@ -170,6 +170,8 @@ class CorpusSettings(Section):
     """Texts whose word 5-grams have at least this Jaccard similarity (by MinHash) are one; null removes exact duplicates only."""
     decontaminate: list[EvaluationSet] = []
     """Evaluation sets: what shares a word 13-gram with one, or is one of its texts, is rejected."""
+    max_rejected_chars: int = Field(100_000, ge=1)
+    """Characters of its text that a rejected row keeps; `chars` in the row says how many there were."""
     max_line_bytes: int = Field(16_000_000, ge=1024)
     """Longest JSONL line, table cell or WARC record that is read, after decompression."""
 

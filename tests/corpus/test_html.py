@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from collections import Counter
 
-from humpback.corpus.html import Block, CostlyPageError, explain_page, read_page
+import pytest
+from selectolax.lexbor import LexborHTMLParser
+
+from humpback.corpus.html import Block, CostlyPageError, read_page
 from humpback.corpus.segments import cut
 from humpback.records import Document, Rejected, Segment
 
@@ -175,13 +179,13 @@ def test_header_that_was_never_closed_is_no_header() -> None:
     assert texts(f"<h2>{'<div>' + LONG * 3 + '</div>'}<div>{LONG * 3}</div>") == [TEXT, TEXT]
 
 
-def test_head_says_title_language_licence_and_time() -> None:
+def test_head_says_title_licence_and_time() -> None:
     head = (
         "<title> How to\n bake </title><meta property='article:published_time' content='2021-05-04'>"
         "<link rel=license href='https://creativecommons.org/licenses/by/4.0/'>"
     )
     found = read_page(page(PARAGRAPH, head))
-    assert (found.title, found.language, found.time) == ("How to bake", "en", "2021-05-04")
+    assert (found.title, found.time) == ("How to bake", "2021-05-04")
     assert found.licence == "https://creativecommons.org/licenses/by/4.0/"
 
 
@@ -190,15 +194,63 @@ def test_page_without_anything_gives_a_page(html: str) -> None:
     assert read_page(html).text() in ("", html.strip())
 
 
-def test_explain_names_the_rule_and_the_place_of_what_is_dropped() -> None:
+def test_page_names_the_rule_and_the_place_of_what_is_dropped() -> None:
     body = f"<nav><a href=x>Home page</a></nav><div id=c class='comments big'>Nice!</div>{PARAGRAPH}<p>Share this on your wall</p>"
-    found, dropped = explain_page(page(body))
-    assert found == read_page(page(body))
-    assert [(drop.rule, drop.where, drop.text) for drop in dropped] == [
-        ("<nav>", "nav", "Home page"),
-        ("named comments", "div#c.comments.big", "Nice!"),
-        ("phrase around the content", "block", "Share this on your wall"),
+    found = read_page(page(body))
+    assert [(drop.rule, drop.where, drop.text, drop.chars) for drop in found.dropped] == [
+        ("<nav>", "nav", "Home page", 8),
+        ("named comments", "div#c.comments.big", "Nice!", 5),
+        ("phrase around the content", "block", "Share this on your wall", 19),
     ]
+    assert found.main_chars == len("".join(TEXT.split()))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"<aside>Of <b>another</b> thing</aside>{PARAGRAPH}",
+        f"{PARAGRAPH}<pre>x = 1<button>Copy</button></pre>",
+        f"<h1>Cake<a href=#cake>\u00b6</a></h1>{PARAGRAPH}<h2>`code` here [edit]</h2>{PARAGRAPH}",
+        f"<dl><dt>Zest\u00b6<dd>{LONG}</dl>{PARAGRAPH}",
+        f"<p>Call <code>open()</code> and <code>`x`</code>.</p>{PARAGRAPH}<ul><li><a href=x>All of it is link text</a></ul>",
+        f"<table><caption>Amounts</caption><tr><th>a<th>b<tr><td>1 | 2<td><code>3</code></table>{PARAGRAPH}",
+        f"{PARAGRAPH}<h2>3 Comments</h2>{PARAGRAPH}<h2>Related</h2><p>Other</p>",
+    ],
+)
+def test_every_character_is_main_content_or_counted_by_a_rule(body: str) -> None:
+    found = read_page(page(body))
+    whole = LexborHTMLParser(page(body)).body
+    assert whole is not None
+    main = sorted(char for block in found.blocks for char in block.text if char.isalnum())
+    dropped = [char for drop in found.dropped for char in drop.text if char.isalnum()]
+    assert sorted([*main, *dropped]) == sorted(char for char in whole.text() if char.isalnum())
+    assert found.main_chars + sum(drop.chars for drop in found.dropped) == len("".join(whole.text().split()))
+
+
+def test_caption_of_a_table_stands_above_it() -> None:
+    table = "<table><caption>Amounts</caption><tr><th>what<th>how much<tr><td>flour<td>200 g</table>"
+    assert texts(PARAGRAPH + table + PARAGRAPH)[1] == "Amounts"
+
+
+@pytest.mark.parametrize("header", ["More", "Share", "Other", "See also", "Weitere Hinweise"])
+def test_prose_is_kept_under_a_header_of_things_around_the_content(header: str) -> None:
+    body = f"<h1>Cake</h1>{PARAGRAPH * 3}<h2>{header}</h2>{PARAGRAPH * 3}<h2>Storing</h2>{PARAGRAPH}"
+    assert headers(body) == [(1, "Cake"), (2, header), (2, "Storing")]
+    assert texts(body) == [TEXT] * 7
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        f"<h2>More</h2>{PARAGRAPH}",  # too little
+        "<h2>More</h2>" + f"<h3>Another page</h3>{PARAGRAPH}" * 4,  # teasers
+        f"<h2>More</h2><p><a href=x>{LONG * 2}</a>{LONG * 3}</p>" * 1,  # links
+        f"<h2>3 Comments</h2>{PARAGRAPH * 4}",
+        f"<h2>About the author</h2>{PARAGRAPH * 4}",
+    ],
+)
+def test_teasers_links_and_what_others_wrote_are_dropped_under_such_a_header(section: str) -> None:
+    assert texts(f"<h1>Cake</h1>{PARAGRAPH * 5}{section}<h2>Storing</h2>{PARAGRAPH}") == [TEXT] * 6
 
 
 def test_text_puts_headers_and_blocks_in_order() -> None:
@@ -246,6 +298,29 @@ def test_title_is_the_page_s_own_header_without_the_name_of_the_site() -> None:
 
 def test_page_of_boilerplate_alone_is_one_rejected_row() -> None:
     assert [one.reason for one in segments("<nav><a href=x>Home</a></nav>") if isinstance(one, Rejected)] == ["no_text"]
+
+
+def test_dropped_prose_is_a_rejected_row_and_the_rest_is_counted() -> None:
+    body = f"<nav>Home</nav><h1>Cake</h1>{PARAGRAPH * 3}<h2>3 Comments</h2>{PARAGRAPH * 2}<footer>By us</footer>"
+    tally: Counter[str] = Counter()
+    document = Document(id="d", text=page(body), source_uri="u", location="f@0", format="html")
+    segment, row = cut(document, min_chars=100, max_chars=1000, tally=tally)
+    assert isinstance(segment, Segment)
+    assert isinstance(row, Rejected)
+    assert row.reason == "not_main_content"
+    kept = json.loads(row.row)
+    assert kept["text"] == f"3 Comments\n\n{TEXT}\n\n{TEXT}"
+    assert (kept["rule"], kept["source_uri"], kept["location"]) == ("section around the content", "u", "f@0")
+    ink = len("".join(TEXT.split()))
+    assert tally == {
+        "page characters": 5 * ink + len("HomeCake3CommentsByus"),
+        "dropped parts <nav>": 1,
+        "dropped characters <nav>": 4,
+        "dropped parts <footer>": 1,
+        "dropped characters <footer>": 4,
+        "dropped parts section around the content": 1,
+        "dropped characters section around the content": 2 * ink + len("3Comments"),
+    }
 
 
 def test_costly_page_is_one_rejected_row() -> None:

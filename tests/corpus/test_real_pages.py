@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selectolax.lexbor import LexborHTMLParser
 
 from humpback.corpus.charset import decode_html
-from humpback.corpus.html import read_page
+from humpback.corpus.html import Page, read_page
 from humpback.corpus.segments import cut, outline
 from humpback.records import Document, Segment
 
@@ -42,6 +43,19 @@ def pages(archive: str, every: int) -> Iterator[tuple[str, bytes]]:
                     yield member.name, file.read()
 
 
+def check_account(name: str, html: str, page: Page) -> None:
+    """Check that every letter of the page is main content or in a part that a rule dropped."""
+    tree = LexborHTMLParser(html.encode(), scripting=True)
+    tree.strip_tags(["script", "style", "noscript"], recursive=True)
+    text = tree.body.text() if tree.body is not None else ""
+    assert page.main_chars + sum(part.chars for part in page.dropped) == len("".join(text.split())), name
+    assert letters(text) == letters(page.text()) + sum(letters(part.text) for part in page.dropped), name
+
+
+def letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
 def check(name: str, data: bytes) -> int:
     """Check one page and return its number of segments."""
     html = decode_html(data)
@@ -62,6 +76,7 @@ def check(name: str, data: bytes) -> int:
     # Pages about HTML show tags in code, or as escaped text: then the page itself holds them escaped.
     if "&lt;" not in html.lower() and "&#60;" not in html:
         assert not _MARKUP.search(_CODE.sub("", text)), name
+    check_account(name, html, page)
     return len(segments)
 
 

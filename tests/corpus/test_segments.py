@@ -69,7 +69,16 @@ def test_own_text_without_a_lower_header_that_is_too_long_is_rejected_with_its_f
     assert isinstance(rejected, Rejected)
     assert rejected.reason == "too_long"
     assert "5,000 characters" in rejected.detail
-    assert len(json.loads(rejected.row)["text"]) == 2000
+    row = json.loads(rejected.row)
+    assert (len(row["text"]), row["chars"], row["offset"]) == (5000, 5000, 7)
+    assert "kept_chars" not in row
+
+
+def test_rejected_row_keeps_its_text_up_to_the_bound_and_says_how_much_there_was() -> None:
+    (rejected,) = cut(document(f"# Tea\n\n{'a' * 5000}"), min_chars=10, max_chars=3000, kept_chars=400)
+    assert isinstance(rejected, Rejected)
+    row = json.loads(rejected.row)
+    assert (row["text"], row["chars"], row["kept_chars"], row["offset"]) == ("a" * 400, 5000, 400, 7)
 
 
 def test_a_document_without_headers_is_one_candidate() -> None:

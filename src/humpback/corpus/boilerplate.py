@@ -9,7 +9,16 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["DROPPED_TAGS", "MAIN_TAGS", "dropped_names", "dropped_role", "hidden_style", "noise_header", "noise_text"]
+__all__ = [
+    "DROPPED_TAGS",
+    "VOID_TAGS",
+    "dropped_names",
+    "dropped_role",
+    "hidden_style",
+    "noise_header",
+    "noise_text",
+    "others_header",
+]
 
 DROPPED_TAGS = frozenset(
     "script style noscript template svg math-ml iframe object embed applet canvas video audio map "
@@ -17,7 +26,8 @@ DROPPED_TAGS = frozenset(
     "head title meta link base frame frameset noframes noembed img picture source track area param rp rt".split()
 )
 """Elements that never hold main content."""
-MAIN_TAGS = frozenset(("main", "article"))
+VOID_TAGS = frozenset("img input meta link base source track area param embed frame".split())
+"""Elements that cannot hold text."""
 
 _ROLES = frozenset(
     "navigation banner contentinfo complementary search menu menubar toolbar dialog alertdialog alert "
@@ -124,6 +134,24 @@ _HEADERS = (
     r"comentarios|leggi anche.*|potrebbe interessarti.*",
 )
 _NOISE_HEADER = re.compile(f"(?:{'|'.join(_HEADERS)})[\\s:!?.\u2026]*", re.IGNORECASE)
+
+
+_OTHERS = (
+    r"(?:\d+ )?(?:comments?|responses?|replies|thoughts?)\b.*|leave a .*|(?:post|add|write) a .*|about the authors?.*",
+    r"follow us.*|newsletter.*|subscribe.*|advertisement|sponsored.*|contact(?: us)?|kontakt|impressum|anzeige|werbung",
+    r"(?:\d+ )?kommentare?(?: zu\b.*)?|(?:schreibe?n?|hinterlasse|verfasse) .*|diskussion|\u00fcber (?:den|die) autor.*",
+    r"cookies?(?: (?:policy|notice|settings|preferences|einstellungen|richtlinie|hinweis))?|datenschutz.*",
+    r"commentaires?|comentarios",
+    r"(?:more )?(?:related|recommended|popular|recent|latest|trending)\b.*|most (?:read|popular|viewed)|meistgelesen",
+    r"(?:similar|\u00e4hnliche|verwandte|beliebte|neueste|aktuelle|meistgelesene)[rsn]?\b.*|mehr von\b.*",
+    r"(?:noticias|art\u00edculos|temas|notas) relacionad[oa]s|you (?:may|might) also .*",
+)
+_OTHERS_HEADER = re.compile(f"(?:{'|'.join(_OTHERS)})[\\s:!?.\u2026]*", re.IGNORECASE)
+
+
+def others_header(text: str) -> bool:
+    """Tell whether a header stands above what others wrote, what the site says of itself, or teasers: never content."""
+    return _OTHERS_HEADER.fullmatch(text) is not None
 
 
 def noise_text(text: str) -> bool:

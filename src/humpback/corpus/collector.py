@@ -11,6 +11,7 @@ import re
 from selectolax.lexbor import LexborNode
 
 from humpback.corpus.boilerplate import DROPPED_TAGS
+from humpback.corpus.dropped import Dropped, ink
 from humpback.corpus.maincontent import Box, Raw
 
 __all__ = ["ANCHOR", "BREAK", "DEFINITION", "TERM", "TEXT", "Collector", "ListFrame", "TableFrame"]
@@ -35,6 +36,8 @@ class Collector:
     def __init__(self) -> None:
         self.blocks: list[Raw] = []
         self.boxes: list[Box] = [Box(parent=-1, tag="body")]
+        self.dropped: list[Dropped] = []
+        """What became no block."""
         self._box = 0
         self._buffer: list[str] = []
         self._link_chars = self._bold_chars = self._font_chars = 0
@@ -45,6 +48,8 @@ class Collector:
         self._tables: list[TableFrame] = []
         self._groups = 0
         self._marker = ""
+        self._marks = 0
+        """Characters of the buffer that are Markdown's and not the page's."""
         self._kind = TEXT
         self.level = 0
 
@@ -66,7 +71,9 @@ class Collector:
         self._buffer.clear()
         if text[-1:] == "\u00b6":  # the link of a definition to itself
             text = text[:-1].rstrip()
+            self._lose("mark of a link to itself", "\u00b6", 1)
         links, bold, fonts = self._link_chars, self._bold_chars, self._font_chars
+        marks, self._marks = self._marks, 0
         self._link_chars = self._bold_chars = self._font_chars = 0
         if not text or text == "``":
             return
@@ -77,6 +84,7 @@ class Collector:
             if level and _CAPTION.match(text):
                 level = 0
         raw = Raw(text=text, level=level, pseudo=level > 0, links=links, box=self._box, kind="text")
+        raw.marks = marks
         if self._quotes:
             raw.prefix = "> "
         if self._lists:
@@ -103,8 +111,16 @@ class Collector:
         self._marker = f"{current.items}. " if current.ordered else "- "
 
     def _end_header(self) -> None:
-        text = ANCHOR.sub("", _collapse(self._buffer)).replace("\n", " ").replace("`", "")
+        text = _collapse(self._buffer)
         self._buffer.clear()
+        if anchor := ANCHOR.search(text):
+            text = text[: anchor.start()]
+            self._lose("mark of a link to itself", anchor[0], ink(anchor[0]))
+        if "`" in text:
+            if own := text.count("`") - self._marks:
+                self._lose("mark of code in a header", "`" * own, own)
+            text = text.replace("`", "")
+        text, self._marks = text.replace("\n", " "), 0
         links, self._link_chars, self._bold_chars, self._font_chars = self._link_chars, 0, 0, 0
         self._marker = ""
         if text:
@@ -113,12 +129,15 @@ class Collector:
     def _pre(self, node: LexborNode) -> None:
         self._flush()
         if node.css_first(_DROPPED):  # a button "Copy", for the most part
+            before, words = ink(node.text()), [part.text(separator=" ") for part in node.css(_DROPPED)]
             node.strip_tags(list(DROPPED_TAGS), recursive=True)
+            self._lose("control in code", " ".join(" ".join(words).split()), before - ink(node.text()))
         text = node.text().strip("\n").rstrip()
         if text:
             fence = "`" * max([3, *(len(run) + 1 for run in _TICKS.findall(text))])
             links = sum(len(link.text()) for link in node.css("a")) if "http" in text else 0
             block = Raw(text=f"{fence}\n{text}\n{fence}", level=0, links=links, box=self._box, kind="code")
+            block.marks = 2 * len(fence)
             self.blocks.append(block)
 
     def _end_table(self, table: TableFrame) -> None:
@@ -133,14 +152,22 @@ class Collector:
             return
         if sum(map(bool, cells)) < 0.4 * len(cells):
             return
-        inside = self.blocks[table.first :]
+        inside = [raw for cell in cells for raw in cell]
+        held = {id(raw) for raw in inside}
+        loose = [raw for raw in self.blocks[table.first :] if id(raw) not in held]  # its caption
         lines = [_row([self.blocks[start:end] for start, end in row]) for row in rows]
         width = max(map(len, rows))
         lines.insert(1, f"|{' --- |' * width}")
         links = sum(raw.links for raw in inside)
-        del self.blocks[table.first :]
+        self.blocks[table.first :] = loose
         text = "\n".join(lines)
-        self.blocks.append(Raw(text=text, level=0, links=links, box=self._box, kind="table"))
+        block = Raw(text=text, level=0, links=links, box=self._box, kind="table")
+        block.marks = ink(text) - sum(ink(raw.text) - raw.marks for raw in inside)
+        self.blocks.append(block)
+
+    def _lose(self, rule: str, text: str, chars: int) -> None:
+        if chars > 0:
+            self.dropped.append(Dropped(rule, "block", text, chars, is_prose=False))
 
 
 class ListFrame:

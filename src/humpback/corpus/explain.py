@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from humpback.corpus.segments import Outline, outline
+from humpback.corpus.segments import NOT_MAIN, Outline, outline
 from humpback.corpus.tree import choose
 from humpback.records import Document, Rejected, Segment, content_id
 
 if TYPE_CHECKING:
-    from humpback.corpus.html import Dropped
+    from humpback.corpus.dropped import Dropped
 
 __all__ = ["Explanation", "Node", "explain", "explanation_lines", "to_json_value"]
 
@@ -73,24 +73,23 @@ def explain(document: Document, decide: Decide, *, min_chars: int, max_chars: in
     outcomes = {outcome.id: outcome for outcome in decide(document)}
     segments = sum(isinstance(outcome, Segment) for outcome in outcomes.values())
     nodes: list[Node] = []
-    dropped: list[Dropped] = []
+    dropped: tuple[Dropped, ...] = ()
     if not any(isinstance(one, Rejected) and (one.failed or one.reason == "costly_page") for one in outcomes.values()):
         tree = outline(document)
         document = tree.document
         nodes = list(_nodes(tree, outcomes, max_chars))
-        if document.format == "html":
-            from humpback.corpus.html import explain_page
-
-            dropped = explain_page(document.text)[1]
+        dropped = tree.dropped
     told = {node.id for node in nodes}
     return Explanation(
         document=document,
         min_chars=min_chars,
         max_chars=max_chars,
         nodes=tuple(nodes),
-        other=tuple(o for o in outcomes.values() if o.id not in told and isinstance(o, Rejected)),
+        other=tuple(
+            o for o in outcomes.values() if isinstance(o, Rejected) and o.id not in told and o.reason != NOT_MAIN
+        ),
         segments=segments,
-        dropped=tuple(dropped),
+        dropped=dropped,
     )
 
 
@@ -162,7 +161,7 @@ def to_json_value(explained: Explanation) -> dict[str, Any]:
         "segments": explained.segments,
         "tree": [dataclasses.asdict(node) for node in explained.nodes],
         "other": [{"reason": row.reason, "detail": row.detail, "id": row.id} for row in explained.other],
-        "dropped": [{**drop._asdict(), "chars": len(drop.text)} for drop in explained.dropped],
+        "dropped": [drop._asdict() for drop in explained.dropped],
     }
 
 
@@ -204,15 +203,14 @@ def _node_lines(node: Node) -> Iterator[str]:
 
 
 def _dropped_lines(dropped: Sequence[Dropped]) -> Iterator[str]:
-    told = [drop for drop in dropped if drop.text.strip()]
-    if not told:
+    if not dropped:
         return
     yield ""
-    yield f"{len(told)} parts with {sum(len(drop.text) for drop in told):,} characters are not main content:"
-    for drop in sorted(told, key=lambda drop: -len(drop.text))[:_MAX_DROPPED]:
+    yield f"{len(dropped)} parts with {sum(drop.chars for drop in dropped):,} characters are not main content:"
+    for drop in sorted(dropped, key=lambda drop: -drop.chars)[:_MAX_DROPPED]:
         words = " ".join(drop.text.split())
         excerpt = words if len(words) <= _EXCERPT else f"{words[:_EXCERPT]} ..."
         where = f"{drop.where[:26]}: " if drop.where not in (drop.rule, "block") else ""
-        yield f"{len(drop.text):>7,}  {drop.rule:<22} {where}{excerpt}"
-    if len(told) > _MAX_DROPPED:
-        yield f"         and {len(told) - _MAX_DROPPED} shorter ones"
+        yield f"{drop.chars:>7,}  {drop.rule:<22} {where}{excerpt}"
+    if len(dropped) > _MAX_DROPPED:
+        yield f"         and {len(dropped) - _MAX_DROPPED} shorter ones"

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from humpback.corpus.dropped import Dropped, block_chars, drop_blocks
 from humpback.corpus.hostile import too_costly
-from humpback.corpus.maincontent import keep_main
-from humpback.corpus.walk import Dropped, Walk
+from humpback.corpus.maincontent import keep_main, render
+from humpback.corpus.walk import Walk
 
-__all__ = ["Block", "CostlyPageError", "Dropped", "Page", "explain_page", "read_page"]
+__all__ = ["Block", "CostlyPageError", "Dropped", "Page", "read_page"]
 
 _MAX_TITLE = 300
 
@@ -41,13 +42,15 @@ class Page:
     """A page's main content, and what its head says of it."""
 
     title: str
-    language: str
-    """As `<html lang>` states it, lower case, without region; empty when it does not."""
     licence: str
     """Address or name of the licence the page states (`rel=license`); empty when it does not."""
     time: str
     """Time of publication the page states, as it stands there."""
     blocks: tuple[Block, ...]
+    main_chars: int
+    """Characters of its main content that are no white space, as the page has them: without the marks of Markdown."""
+    dropped: tuple[Dropped, ...]
+    """What is not main content, and by which rule. All text of the body is here or in the blocks, but scripts and styles."""
 
     def text(self) -> str:
         """Return the main content as Markdown, before any length limit."""
@@ -56,38 +59,23 @@ class Page:
 
 def read_page(html: str) -> Page:
     """Return the page's main content; a page without any has no blocks. Raise CostlyPageError for a hostile page."""
-    return _read(html, None)
-
-
-def explain_page(html: str) -> tuple[Page, list[Dropped]]:
-    """Return the page with what was dropped from it, and by which rule."""
-    dropped: list[Dropped] = []
-    return _read(html, dropped), dropped
-
-
-def _read(html: str, dropped: list[Dropped] | None) -> Page:
     data = html.encode("utf-8", "replace")
     if fault := too_costly(data):
         raise CostlyPageError(fault)
     tree = LexborHTMLParser(data, scripting=True)  # else a <noscript> in the head ends it
     tree.strip_tags(["script", "style", "noscript"], recursive=True)  # else they count as text of what is measured
     head, body = tree.head, tree.body
-    root = tree.root
-    walk = Walk(dropped)
+    walk = Walk()
     if body is not None:
         walk.run(body)
-    blocks, refused = keep_main(walk.blocks, walk.boxes)
-    if dropped is not None:
-        dropped += [Dropped(rule, "block", raw.text) for rule, raw in refused]
-    language = ""
-    if root is not None and (stated := root.attributes.get("lang") or root.attributes.get("xml:lang")):
-        language = stated.strip().lower().partition("-")[0][:3]
+    kept, refused = keep_main(walk.blocks, walk.boxes)
     return Page(
         title=_title(head),
-        language=language,
         licence=_licence(tree) if b"license" in data else "",
         time=_time(head),
-        blocks=tuple(Block(level, text) for level, text in blocks),
+        blocks=tuple(Block(level, text) for level, text in render(kept)),
+        main_chars=sum(map(block_chars, kept)),
+        dropped=(*walk.dropped, *drop_blocks(refused)),
     )
 
 

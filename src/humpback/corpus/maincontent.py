@@ -9,20 +9,24 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from humpback.corpus.boilerplate import noise_header, noise_text
+from humpback.corpus.boilerplate import noise_header, noise_text, others_header
 
-__all__ = ["Box", "Raw", "keep_main"]
+__all__ = ["Box", "Raw", "Refused", "keep_main", "render"]
 
 _SENTENCE = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f](?:[\s\"'\u201d\u2019)\]]|$)")
 _MAIN_SHARE = 0.3
 _ARTICLE_SHARE = 0.5
 _BOX_SHARE = 0.9
+_MIN_PROSE = 600
+"""Characters of paragraphs from which a section is content under any header but one of `others_header` (paper: shortest segment)."""
+_MIN_PARAGRAPH = 100
+_MAX_LINKS = 0.1
 
 
 class Raw:
     """A block as the walk found it."""
 
-    __slots__ = ("box", "group", "kind", "level", "links", "prefix", "pseudo", "text")
+    __slots__ = ("box", "group", "kind", "level", "links", "marks", "place", "prefix", "pseudo", "text")
 
     def __init__(self, *, text: str, level: int, links: int, box: int, kind: str, pseudo: bool = False) -> None:
         self.text = text
@@ -39,6 +43,10 @@ class Raw:
         """The outermost list it is an item of; 0 for none."""
         self.prefix = ""
         """What Markdown puts before it."""
+        self.marks = 0
+        """Characters of it that are Markdown's and not the page's."""
+        self.place = 0
+        """Which block of the page it is."""
 
 
 class Box:
@@ -58,24 +66,27 @@ class Refused(NamedTuple):
 
     rule: str
     raw: Raw
+    place: int
+    """Which block of the page it is."""
 
 
-def keep_main(blocks: list[Raw], boxes: list[Box]) -> tuple[list[tuple[int, str]], list[Refused]]:
-    """Return the main content as (level, Markdown), and what was refused with its rule."""
+def keep_main(blocks: list[Raw], boxes: list[Box]) -> tuple[list[Raw], list[Refused]]:
+    """Return the blocks of the main content, and what was refused with its rule."""
     lists = _link_lists(blocks)
     _score(blocks, boxes, lists)
     inside = _inside(boxes, _main_box(boxes, _first_levels(blocks, boxes)))
     kept: list[Raw] = []
     refused: list[Refused] = []
-    for raw in blocks:
+    for place, raw in enumerate(blocks):
+        raw.place = place
         rule = "outside the main part" if not inside[raw.box] else _refuse(raw, lists)
         if rule:
-            refused.append(Refused(rule, raw))
+            refused.append(Refused(rule, raw, place))
         else:
             kept.append(raw)
     kept = _without_noise_sections(kept, refused)
     kept = _trim(kept, refused)
-    return _render(_without_empty_headers(kept, refused)), refused
+    return _without_empty_headers(kept, refused), refused
 
 
 def _link_lists(blocks: list[Raw]) -> set[int]:
@@ -165,23 +176,45 @@ def _refuse(raw: Raw, lists: set[int]) -> str | None:
 
 
 def _without_noise_sections(kept: list[Raw], refused: list[Refused]) -> list[Raw]:
-    """Drop what stands under the header of a part such as "Related articles": up to the next header of its level."""
+    """Drop what stands under the header of a part such as "Related articles": up to the next header of its level.
+
+    Prose is kept, whatever its header: "More" may stand above more of the same. Comments are prose too, and dropped.
+    """
     left: list[Raw] = []
     total = sum(len(raw.text) for raw in kept if not raw.level)
     before = 0
     level = 0
-    for raw in kept:
+    for index, raw in enumerate(kept):
         if level and raw.level and raw.level <= level:
             level = 0
-        if raw.level and not level and before > _MAIN_SHARE * total and noise_header(raw.text):
+        noise = raw.level > 0 and noise_header(raw.text) and not (not level and _is_prose(kept, index))
+        if noise and not level and before > _MAIN_SHARE * total:
             level = raw.level
-        if level or (raw.level and noise_header(raw.text)):
-            refused.append(Refused("section around the content", raw))
+        if level or noise:
+            refused.append(Refused("section around the content", raw, raw.place))
             continue
         if not raw.level:
             before += len(raw.text)
         left.append(raw)
     return left
+
+
+def _is_prose(kept: list[Raw], index: int) -> bool:
+    """Tell whether a section holds prose of its own: enough for a segment, with few links, and no header between it."""
+    if others_header(kept[index].text):
+        return False
+    most = prose = chars = links = 0
+    for raw in kept[index + 1 :]:
+        if raw.level and raw.level <= kept[index].level:
+            break
+        size = len(raw.text)
+        chars, links = chars + size, links + raw.links
+        if raw.level:
+            prose = 0  # a teaser each
+        elif size >= _MIN_PARAGRAPH and _SENTENCE.search(raw.text):
+            prose += size
+            most = max(most, prose)
+    return most >= _MIN_PROSE and links <= _MAX_LINKS * chars
 
 
 def _is_loose(raw: Raw) -> bool:
@@ -197,7 +230,7 @@ def _trim(kept: list[Raw], refused: list[Refused]) -> list[Raw]:
     left: list[Raw] = []
     for index, raw in enumerate(kept):
         if (index < solid[0] or index > solid[-1]) and _is_loose(raw):
-            refused.append(Refused("short line at the edge", raw))
+            refused.append(Refused("short line at the edge", raw, raw.place))
         else:
             left.append(raw)
     return left
@@ -209,7 +242,7 @@ def _without_empty_headers(kept: list[Raw], refused: list[Refused]) -> list[Raw]
     following = 1  # level of the block behind, 0 for text; the end of the page ends every section
     for raw in reversed(kept):
         if raw.level and following and raw.level >= following:
-            refused.append(Refused("header without text", raw))
+            refused.append(Refused("header without text", raw, raw.place))
         else:
             left.append(raw)
             following = raw.level
@@ -217,7 +250,7 @@ def _without_empty_headers(kept: list[Raw], refused: list[Refused]) -> list[Raw]
     return left
 
 
-def _render(kept: list[Raw]) -> list[tuple[int, str]]:
+def render(kept: list[Raw]) -> list[tuple[int, str]]:
     """Return the blocks as Markdown, the items of a list as one."""
     done: list[tuple[int, str]] = []
     items: list[str] = []

@@ -1,24 +1,31 @@
 """Header-rooted segmentation: a segment is the text under one header with its lower-level headers.
 
 In: a document. Out: segments within the limits, and a `Rejected` for every other piece of text, so that each character of the
-document (of an HTML page: of its main content) but the header lines of the path is in exactly one of them.
+document but the header lines of the path is in exactly one of them. What of a page is not its main content is counted by the rule
+that dropped it, and is a `Rejected` too where it is long and reads like prose.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
+from humpback.corpus.dropped import Dropped, count_dropped
 from humpback.corpus.html import CostlyPageError, read_page
 from humpback.corpus.outline import Lines, front_matter, markdown_headers, plain_headers
 from humpback.corpus.tree import NO_HEADER, Header, Joined, Section, Units, choose, find_sections, path_of
 from humpback.records import Document, Rejected, Segment, content_id
 
-__all__ = ["NO_HEADER", "Blocks", "Outline", "cut", "outline"]
+__all__ = ["KEPT_CHARS", "NOT_MAIN", "NO_HEADER", "Blocks", "Outline", "cut", "outline"]
 
-_SHOWN = 2000
+NOT_MAIN = "not_main_content"
+"""Reason of rows that hold prose dropped from a page."""
+KEPT_CHARS = 100_000
+"""Characters of its text that a rejected row keeps, unless the recipe says otherwise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +38,10 @@ class Outline:
     sections: tuple[Section, ...]
     front: Joined | None = None
     """Settings above the text (YAML front matter), when there are any."""
+    main_chars: int = 0
+    """Characters of an HTML page's main content that are no white space, Markdown's marks not counted."""
+    dropped: tuple[Dropped, ...] = ()
+    """What of an HTML page is not its main content."""
 
 
 class Blocks:
@@ -49,32 +60,54 @@ class Blocks:
         return Joined("\n\n".join(self.texts[first:last]), self._starts[first])
 
 
-def cut(document: Document, *, min_chars: int, max_chars: int) -> Iterator[Segment | Rejected]:
-    """Yield the document's segments of `min_chars` to `max_chars` characters in order, all other text as rejected."""
+class _Limits(NamedTuple):
+    min_chars: int
+    max_chars: int
+    kept_chars: int
+
+
+def cut(
+    document: Document,
+    *,
+    min_chars: int,
+    max_chars: int,
+    kept_chars: int = KEPT_CHARS,
+    tally: Counter[str] | None = None,
+) -> Iterator[Segment | Rejected]:
+    """Yield the document's segments of `min_chars` to `max_chars` characters in order, all other text as rejected.
+
+    A rejected row keeps `kept_chars` of its text. The tally counts the characters of pages, and what was dropped by which rule.
+    """
     found = False
+    limits = _Limits(min_chars, max_chars, kept_chars)
     try:
-        for record in _cut(document, min_chars, max_chars):
-            found = True
+        for record in _cut(document, limits, Counter() if tally is None else tally):
+            found = found or isinstance(record, Segment) or record.reason != NOT_MAIN
             yield record
     except CostlyPageError as error:
-        yield _reject(document, document.title, document.text, 0, "costly_page", f"{error}; it is not parsed")
+        yield _reject(document, document.title, document.text, 0, "costly_page", f"{error}; it is not parsed", limits)
         return
     if not found:
         what = "no main content" if document.format == "html" else "nothing but headers and blank lines"
-        yield _reject(document, document.title, document.text, 0, "no_text", what)
+        yield _reject(document, document.title, document.text, 0, "no_text", what, limits)
 
 
-def _cut(document: Document, min_chars: int, max_chars: int) -> Iterator[Segment | Rejected]:
+def _cut(document: Document, limits: _Limits, tally: Counter[str]) -> Iterator[Segment | Rejected]:
     if document.header_path:
-        yield from _judge(document, document.header_path, *_whole(document.text), min_chars, max_chars)
+        yield from _judge(document, document.header_path, *_whole(document.text), limits)
         return
     tree = outline(document)
     document = tree.document
     if tree.front:
-        yield _reject(document, document.title, *tree.front, "front_matter", "settings of the page, not text")
-    for piece in choose(tree.units, tree.sections, max_chars=max_chars):
+        yield _reject(document, document.title, *tree.front, "front_matter", "settings of the page, not text", limits)
+    for piece in choose(tree.units, tree.sections, max_chars=limits.max_chars):
         path = path_of(tree.sections, piece.section)
-        yield from _judge(document, path, piece.text, piece.offset, min_chars, max_chars)
+        yield from _judge(document, path, piece.text, piece.offset, limits)
+    if tree.main_chars or tree.dropped:
+        count_dropped(tally, tree.main_chars, tree.dropped)
+    for number, part in enumerate(tree.dropped):
+        if part.is_prose:
+            yield _not_main(document, part, number, limits)
 
 
 def outline(document: Document) -> Outline:
@@ -106,6 +139,8 @@ def _page_outline(document: Document) -> Outline:
         document=document,
         units=Blocks([block.markdown() for block in page.blocks]),
         sections=tuple(find_sections(headers, document.title, 0, len(page.blocks))),
+        main_chars=page.main_chars,
+        dropped=page.dropped,
     )
 
 
@@ -122,18 +157,15 @@ def _whole(text: str) -> tuple[str, int]:
     return body, text.index(body)
 
 
-def _judge(
-    document: Document, path: str, text: str, offset: int, min_chars: int, max_chars: int
-) -> Iterator[Segment | Rejected]:
+def _judge(document: Document, path: str, text: str, offset: int, limits: _Limits) -> Iterator[Segment | Rejected]:
     if not text:
         return
-    if len(text) < min_chars:
-        yield _reject(
-            document, path, text, offset, "too_short", f"{len(text):,} characters, below min_chars={min_chars:,}"
-        )
-    elif len(text) > max_chars:
-        detail = f"{len(text):,} characters without a lower header, above max_chars={max_chars:,}"
-        yield _reject(document, path, text, offset, "too_long", detail)
+    if len(text) < limits.min_chars:
+        detail = f"{len(text):,} characters, below min_chars={limits.min_chars:,}"
+        yield _reject(document, path, text, offset, "too_short", detail, limits)
+    elif len(text) > limits.max_chars:
+        detail = f"{len(text):,} characters without a lower header, above max_chars={limits.max_chars:,}"
+        yield _reject(document, path, text, offset, "too_long", detail, limits)
     else:
         yield Segment(
             id=content_id(document.source_uri, str(offset), text),
@@ -150,18 +182,30 @@ def _judge(
         )
 
 
-def _reject(document: Document, path: str, text: str, offset: int, reason: str, detail: str) -> Rejected:
-    row = {
-        "text": text[:_SHOWN],
-        "header_path": path,
-        "source_uri": document.source_uri,
-        "location": document.location,
-        "offset": offset,
-        "chars": len(text),
-    }
+def _reject(
+    document: Document, path: str, text: str, offset: int, reason: str, detail: str, limits: _Limits
+) -> Rejected:
     return Rejected(
         id=content_id(document.source_uri, str(offset), text),
         reason=reason,
         detail=f"{document.source_uri} at character {offset:,}: {detail}",
-        row=json.dumps(row, ensure_ascii=False),
+        row=_row(document, text, limits, header_path=path, offset=offset),
     )
+
+
+def _not_main(document: Document, part: Dropped, number: int, limits: _Limits) -> Rejected:
+    return Rejected(
+        id=content_id(document.source_uri, NOT_MAIN, str(number), part.text),
+        reason=NOT_MAIN,
+        detail=f"{document.source_uri}: {part.where} is not its main content: {part.rule}",
+        row=_row(document, part.text, limits, rule=part.rule, where=part.where),
+    )
+
+
+def _row(document: Document, text: str, limits: _Limits, **more: object) -> str:
+    """Return a row of text that is no segment: `chars` is how long it is, whatever of it is kept."""
+    kept = {"text": text[: limits.kept_chars], "chars": len(text)}
+    if len(text) > limits.kept_chars:
+        kept["kept_chars"] = limits.kept_chars
+    row = {**kept, "source_uri": document.source_uri, "location": document.location, **more}
+    return json.dumps(row, ensure_ascii=False)

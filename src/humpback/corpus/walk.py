@@ -7,23 +7,22 @@ not entered, and what is measured to decide that is bounded: time is proportiona
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from selectolax.lexbor import LexborNode
 
-from humpback.corpus.boilerplate import DROPPED_TAGS, dropped_names, dropped_role, hidden_style, noise_header
+from humpback.corpus.boilerplate import DROPPED_TAGS, VOID_TAGS, dropped_names, dropped_role, hidden_style, noise_header
 from humpback.corpus.collector import ANCHOR, BREAK, DEFINITION, TERM, TEXT, Collector, ListFrame, TableFrame
+from humpback.corpus.dropped import dropped_part, ink
 from humpback.corpus.maincontent import Box
 
-__all__ = ["Dropped", "Walk"]
+__all__ = ["Walk"]
 
 _GONE, _DROP, _LINK, _BOLD, _CODE, _BREAK, _FONT, _UNNAMED = range(-1, 7)
 """What an element is to the walk. Of those up to _UNNAMED no id or class name is looked at, and those above _HEADER are blocks."""
 _INLINE, _HEADER, _BOX, _TEXT, _ITEM, _LIST, _PRE, _TABLE, _ROW, _CELL, _QUOTE, _TERM, _DEFINITION = range(7, 20)
 _KINDS: dict[str, int] = {
-    "-comment": _DROP,
-    "-doctype": _DROP,
     **dict.fromkeys(DROPPED_TAGS, _DROP),
+    **dict.fromkeys(("-comment", "-doctype", *VOID_TAGS), _GONE),  # these hold no text
     "a": _LINK,
     **dict.fromkeys(("b", "strong"), _BOLD),
     **dict.fromkeys(("code", "kbd", "samp", "tt"), _CODE),
@@ -59,21 +58,11 @@ _MEASURES = 200
 """Elements that may be measured and then kept: each costs at most the page once more, so that time stays proportional to it."""
 
 
-class Dropped(NamedTuple):
-    """A part of the page that is not its main content."""
-
-    rule: str
-    where: str
-    """The element, as `tag#id.class`."""
-    text: str
-
-
 class Walk(Collector):
     """One pass over a body: blocks in document order, each with the box it stands in."""
 
-    def __init__(self, dropped: list[Dropped] | None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._dropped = dropped
         self._headers = 0
         self._body: LexborNode | None = None
         self._chars = -1
@@ -115,8 +104,8 @@ class Walk(Collector):
                 if attributes or tag in _DOUBTFUL:
                     kind = self._judge(node, tag or "", kind, attributes)
             if kind <= _DROP:
-                if self._dropped is not None and kind == _DROP and tag and tag[0] != "-":
-                    self._drop(node, f"<{tag}>")
+                if kind == _DROP and node.first_child is not None:
+                    self._drop(node, f"<{tag}>", node.attributes)
                 node = node.next
                 continue
             if kind == _LINK:
@@ -163,8 +152,7 @@ class Walk(Collector):
         rule = self._rule(node, tag, kind, attributes)
         if rule:
             self._measures = measures  # what is dropped is never looked at again
-            if self._dropped is not None:
-                self._drop(node, rule)
+            self._drop(node, rule, attributes)
             return _GONE
         return _HEADER if attributes.get("role") == "heading" else kind
 
@@ -210,6 +198,7 @@ class Walk(Collector):
             return kind
         if kind == _CODE:
             self._buffer.append("`")
+            self._marks += 1
             return kind
         if kind == _BREAK:
             self._buffer.append(BREAK)
@@ -255,6 +244,7 @@ class Walk(Collector):
             self._bolds -= 1
         elif kind == _CODE:
             self._buffer.append("`")
+            self._marks += 1
         elif kind == _FONT:
             self._fonts.pop()
         elif kind == _HEADER:
@@ -282,13 +272,18 @@ class Walk(Collector):
         self.boxes.append(Box(parent=self._box, tag=tag))
         self._box = len(self.boxes) - 1
 
-    def _drop(self, node: LexborNode, rule: str) -> None:
-        assert self._dropped is not None
-        text = " ".join(node.text(separator=" ").split())
-        if text:
-            names = "".join(f".{name}" for name in (node.attributes.get("class") or "").split())
-            own = f"#{node.id}" if node.id else ""
-            self._dropped.append(Dropped(rule, f"{node.tag}{own}{names}", text))
+    def _drop(self, node: LexborNode, rule: str, attributes: dict[str, str | None]) -> None:
+        words = node.text(separator=" ").split()
+        if not words:
+            return
+        names = "".join(f".{name}" for name in (attributes.get("class") or "").split())
+        own = f"#{attributes['id']}" if attributes.get("id") else ""
+
+        def links() -> int:
+            return sum(ink(link.text()) for link in node.css("a"))
+
+        part = dropped_part(rule, f"{node.tag}{own}{names}", " ".join(words), sum(map(len, words)), links)
+        self.dropped.append(part)
 
     def _is_header(self, node: LexborNode) -> bool:
         """Tell whether a header element holds a header: one that was never closed holds the rest of the page."""

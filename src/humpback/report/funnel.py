@@ -12,6 +12,9 @@ from humpback.report.figures import clean
 
 __all__ = ["funnel_lines", "load_funnel", "print_funnel"]
 
+_RULES = 8
+"""Rules of boilerplate that the terminal names; all are in the JSON."""
+
 
 def print_funnel(folder: Path, *, as_json: bool) -> None:
     """Print how many documents and rows there were, what each reason took, and what is kept."""
@@ -50,6 +53,23 @@ def funnel_lines(funnel: Mapping[str, Any]) -> Iterator[str]:
     if funnel["masked"]:
         told = ", ".join(f"{kind} {number:,}" for kind, number in funnel["masked"].items())
         yield f"personal data masked in segments: {told}"
+    yield from _page_lines(funnel["pages"])
+
+
+def _page_lines(pages: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what became of the characters of HTML pages, the rules that dropped most first."""
+    total = pages["characters"]
+    if not total:
+        return
+    yield f"{'characters of pages':<28}{total:>12,}   share   white space not counted"
+    yield f"  {'main content':<26}{pages['main_content']:>12,}{_share(pages['main_content'], total)}"
+    dropped = sorted(pages["dropped"].items(), key=lambda item: (-item[1]["characters"], item[0]))
+    for rule, took in dropped[:_RULES]:
+        chars = took["characters"]
+        yield f"  {rule[:26]:<26}{chars:>12,}{_share(chars, total)}   in {took['parts']:,} parts"
+    if len(dropped) > _RULES:
+        chars = sum(took["characters"] for _, took in dropped[_RULES:])
+        yield f"  {f'{len(dropped) - _RULES} other rules':<26}{chars:>12,}{_share(chars, total)}   all in funnel.json"
 
 
 def _share(number: int, rows: int) -> str:

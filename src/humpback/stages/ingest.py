@@ -56,19 +56,22 @@ def ingest(
             yield document
             continue
         tally[DOCUMENTS] += 1
-        pieces = _cut(document, settings)
-        if not pieces:
-            yield reject(document, "no_text", f"{document.source_uri} holds no text below its headers")
-        for piece in pieces:
+        for piece in _cut(document, settings, tally):
             yield piece if isinstance(piece, Rejected) else _examine(piece, settings, overlap, tally)
 
 
-def _cut(document: Document, settings: CorpusSettings) -> list[Segment | Rejected]:
-    """Return the document's pieces; what makes its parser give up costs this one document."""
+def _cut(document: Document, settings: CorpusSettings, tally: Counter[str]) -> Iterator[Segment | Rejected]:
+    """Yield the document's pieces; what makes its parser give up costs this one document."""
     try:
-        return list(cut(document, min_chars=settings.min_chars, max_chars=settings.max_chars))
+        yield from cut(
+            document,
+            min_chars=settings.min_chars,
+            max_chars=settings.max_chars,
+            kept_chars=settings.max_rejected_chars,
+            tally=tally,
+        )
     except _parser_errors() as error:
-        return [_unparsed(document, error)]
+        yield _unparsed(document, error, settings.max_rejected_chars)
 
 
 @functools.cache
@@ -78,9 +81,9 @@ def _parser_errors() -> tuple[type[Exception], ...]:
     return SelectolaxError, MemoryError, RuntimeError, UnicodeError  # RecursionError is a RuntimeError
 
 
-def _unparsed(document: Document, error: Exception) -> Rejected:
+def _unparsed(document: Document, error: Exception, kept_chars: int) -> Rejected:
     detail = f"{document.location or document.source_uri} cannot be parsed: {type(error).__name__}: {error}"[:_SHOWN]
-    beginning = dataclasses.replace(document, text=document.text[:_SHOWN])
+    beginning = dataclasses.replace(document, text=document.text[:kept_chars])
     return reject(beginning, "parse_error", detail, failed=True, chars=len(document.text))
 
 
