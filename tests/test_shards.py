@@ -97,6 +97,14 @@ def test_rows_come_back_in_order_over_shards_and_row_groups(tmp_path: Path) -> N
     assert count_rows(files) == 21
 
 
+def test_long_records_are_written_before_many_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("humpback.store.shards.HELD_CHARS", 1000)
+    rows = [Rejected(id=str(number), reason="r", detail="d", row=" " * 400) for number in range(10)]
+    write_records(tmp_path / "a.parquet", Rejected, rows)
+    groups = pq.ParquetFile(tmp_path / "a.parquet").metadata
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [3, 3, 3, 1]
+
+
 def test_no_records_give_a_shard_without_rows(tmp_path: Path) -> None:
     assert write_records(tmp_path / "x.parquet", Scored, []) == 0
     assert list(read_records(tmp_path / "x.parquet", Scored)) == []

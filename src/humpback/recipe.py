@@ -129,7 +129,7 @@ class CorpusInput(Section):
     licence: str = ""
     """Licence of the documents, where the records do not state their own."""
     format: Literal["auto", "plain", "markdown", "html"] = "auto"
-    """How headers are marked in the text; auto goes by content and name."""
+    """How headers are marked in the text; auto goes by content and name, in columns by each text's headers (`# Title`)."""
     split: str = "train"
     """Split of a Hugging Face data set."""
     config: str | None = None

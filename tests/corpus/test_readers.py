@@ -60,6 +60,40 @@ def test_the_format_of_the_recipe_wins_over_the_name(tmp_path: Path) -> None:
     assert document.format == "markdown"
 
 
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("# One\n\nText.", "markdown"),
+        ("Text.\n\n## One\n\nMore.\n\n## Two\n\nMost.", "markdown"),
+        ("  \n# One", "markdown"),
+        ("---\ntitle: One\n---\nText.", "markdown"),
+        ("---\nText: that is none\nof it", "plain"),
+        ("Text.\n\n## One\n\nMore.", "plain"),  # one in the middle says too little
+        ("# comment\nx = 1\n# another\ny = 2", "plain"),
+        ("#hashtag\n\n#another\n\nText.", "plain"),
+        ("Text.\n\n```\n\n# one\n\n# two\n\n```\n", "plain"),
+        ("One\n===\n\nText.", "plain"),
+        ("#!/bin/sh\n\n# Copyright\n\necho", "plain"),
+    ],
+)
+def test_a_text_in_a_column_is_markdown_by_its_headers(tmp_path: Path, text: str, form: str) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"text": text})
+    table = tmp_path / "a.csv"
+    table.write_text(f'text\n"{text}"\n', encoding="utf-8")
+    assert [one.format for one in documents(read(path))] == [form]
+    assert [one.format for one in documents(read(table))] == [form]
+    assert [one.format for one in documents(read(path, format="plain"))] == ["plain"]
+
+
+def test_a_bad_record_that_is_long_says_how_much_of_it_is_kept(tmp_path: Path) -> None:
+    short, long = read(write_lines(tmp_path / "a.jsonl", b"{torn", b"{" + b"x" * 5000))
+    assert isinstance(short, Rejected)
+    assert isinstance(long, Rejected)
+    assert "kept_chars" not in json.loads(short.row)
+    row = json.loads(long.row)
+    assert (row["kept_chars"], len(row["text"])) == (2000, 2000)
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz", "a.ndjson.gz"])
 def test_jsonl_columns_are_found_by_the_names_in_the_recipe(tmp_path: Path, name: str) -> None:
     row = {"body": "Text.", "head": "A\ntitle", "path": ["A", "", "B"], "url": "https://a.example/1", "licence": "CC0"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import re
 from collections import Counter
@@ -226,6 +227,14 @@ def test_sample_has_exactly_its_size(make_segment: Make, kept: Dedup, sample: in
     ids, reasons = kept(segments, sample=sample)
     assert len(ids) == sample
     assert reasons == Counter(not_sampled=30 - sample)
+
+
+def test_what_is_not_sampled_keeps_its_text(make_segment: Make, run: Callable[..., list[Segment | Rejected]]) -> None:
+    segments = [make_segment(f"Text number {n}") for n in range(9)]
+    rows = [row for row in run(segments, sample=4) if isinstance(row, Rejected)]
+    texts = {segment.id: segment.text for segment in segments}
+    assert [json.loads(row.row)["text"] for row in rows] == [texts[row.id] for row in rows]
+    assert len(rows) == 5
 
 
 @pytest.mark.parametrize("sample", [30, 31, 1000])

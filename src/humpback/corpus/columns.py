@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from typing import Literal
 
 from humpback.corpus.faults import Fault
+from humpback.corpus.outline import looks_like_markdown
 from humpback.corpus.place import half_character, unix_lines
 from humpback.recipe import CorpusInput
 from humpback.records import Document, content_id
@@ -51,13 +53,17 @@ def read_row(row: Mapping[str, object], where: str, address: str, given: CorpusI
         text=text,
         source_uri=uri,
         location=address,
-        format="plain" if given.format == "auto" else given.format,
+        format=_format_of(text) if given.format == "auto" else given.format,
         title=title,
         header_path=header_path,
         licence=licence,
         language=language,
         time=time,
     )
+
+
+def _format_of(text: str) -> Literal["plain", "markdown"]:
+    return "markdown" if looks_like_markdown(text) else "plain"
 
 
 def missing_column(names: list[str], where: str, column: str) -> Fault:

@@ -32,13 +32,15 @@ class Fault(NamedTuple):
 
 
 def rejected(where: str, fault: Fault, data: bytes = b"", *, source_uri: str = "") -> Rejected:
-    """Return the row of a record at `where` that is dropped, with the beginning of its data."""
-    shown = data[:SHOWN_BYTES].decode("utf-8", "replace")[:_SHOWN]
+    """Return the row of a record at `where` that is dropped, with the beginning of its data; `kept_chars` says that there was more."""
+    text = data[:SHOWN_BYTES].decode("utf-8", "replace")
+    shown = text[:_SHOWN]
+    kept: dict[str, object] = {"kept_chars": len(shown)} if len(data) > SHOWN_BYTES or len(text) > _SHOWN else {}
     # An address or a column may hold half a character, which UTF-8 and so Parquet cannot.
     fields = {"text": shown, "source_uri": source_uri or where}
     if source_uri:
         fields["location"] = where
-    row = json.dumps({name: _whole(value) for name, value in fields.items()}, ensure_ascii=False)
+    row = json.dumps({**{name: _whole(value) for name, value in fields.items()}, **kept}, ensure_ascii=False)
     return Rejected(id=content_id(where, fault.reason), reason=fault.reason, detail=_whole(fault.detail), row=row)
 
 

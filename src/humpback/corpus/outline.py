@@ -7,6 +7,7 @@ joined at most that often: linear in the document.
 from __future__ import annotations
 
 import html
+import itertools
 import re
 import textwrap
 from functools import cache
@@ -19,7 +20,7 @@ from humpback.records import Document
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-__all__ = ["Lines", "front_matter", "markdown_headers", "plain_headers"]
+__all__ = ["Lines", "front_matter", "looks_like_markdown", "markdown_headers", "plain_headers"]
 
 _MAX_TITLE = 300
 _MAX_MARKUP = 3_000
@@ -28,6 +29,9 @@ _MAX_PLAIN_TITLE = 120
 _MAX_FRONT_MATTER = 400
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
 _MAYBE_HEADER = re.compile(r"^ {0,3}(?:#{1,6}(?:[ \t]|$)|(?:=+|-+)[ \t]*$)", re.MULTILINE)
+_FRONT_MATTER = re.compile(r"\s*---[ \t]*\n[\w-]+[ \t]*:(?:[^\n]*\n){1,400}?(?:---|\.\.\.)[ \t]*\n")
+_FENCED = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
+_LONE_HEADER = re.compile(r"(?:\A|^[ \t]*\n) {0,3}#{1,6}[ \t]+[^\s#][^\n]*(?=\n[ \t]*(?:\n|\Z)|\Z)", re.MULTILINE)
 _FRONT_KEY = re.compile(r"[\w-]+[ \t]*:")
 _FRONT_TITLE = re.compile(r"title[ \t]*:[ \t]*([^>|\s].*)", re.IGNORECASE)
 _RULE = re.compile(r"""([*=\-~^"#+])\1{2,}""")
@@ -92,6 +96,23 @@ def plain_headers(text: Lines, start: int) -> list[Header]:
 
 def _is_title(title: str, width: int) -> bool:
     return 0 < len(title) <= min(width, _MAX_PLAIN_TITLE) and any(char.isalnum() for char in title)
+
+
+def looks_like_markdown(text: str) -> bool:
+    """Tell whether a text that nobody named is Markdown by its headers (`# Title`) or its front matter.
+
+    It is when it begins with front matter or a header, or holds two headers or more; each with a blank line, or the text's edge,
+    above and below it, and none in fenced code. So comments in code (`# like this`) do not count, and a single one in the
+    middle says too little.
+    """
+    if _FRONT_MATTER.match(text):
+        return True
+    if not text.lstrip().startswith("#") and text.count("\n#") < 2:
+        return False
+    if "```" in text or "~~~" in text:
+        text = _FENCED.sub("", text)
+    headers = list(itertools.islice(_LONE_HEADER.finditer(text), 2))
+    return len(headers) > 1 or (bool(headers) and not text[: headers[0].start()].strip())
 
 
 def markdown_headers(text: Lines, start: int) -> list[Header]:

@@ -79,7 +79,7 @@ def _decide(
             return reject(segment, "duplicate", f"the same text as {name}, which stays")
         return reject(segment, "near_duplicate", f"like {name}, which stays: Jaccard about {standin.similarity:.2f}")
     if cutoff is not None and derive_seed(random_seed, "sample", segment.id) > cutoff:
-        return Rejected(id=segment.id, reason="not_sampled", detail=f"corpus.sample={sample}")
+        return reject(segment, "not_sampled", f"corpus.sample={sample}")
     return segment
 
 

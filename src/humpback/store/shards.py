@@ -33,6 +33,8 @@ __all__ = [
 
 R = TypeVar("R", bound=Record)
 _META = b"humpback"
+HELD_CHARS = 16_000_000
+"""Characters of records that are held before they are written: a rejected row may keep a long text."""
 
 
 @contextlib.contextmanager
@@ -82,7 +84,7 @@ def sync_folder(folder: Path) -> None:
 
 
 class RecordWriter(Generic[R]):
-    """Writes one Parquet file as records come, with at most `chunk` of them in memory.
+    """Writes one Parquet file as records come, with at most `chunk` of them, or `HELD_CHARS` of their text, in memory.
 
     The file appears under its name at `commit`, whole; a block that is left without one leaves nothing.
     """
@@ -91,13 +93,15 @@ class RecordWriter(Generic[R]):
         self.path, self.rows = path, 0
         self._schema, self._chunk = schema_of(kind), chunk
         self._held: list[R] = []
+        self._chars = 0
         self._temporary = path.with_name(f".{path.name}.tmp")
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, record: R) -> None:
         self.rows += 1
         self._held.append(record)
-        if len(self._held) == self._chunk:
+        self._chars += sum(len(value) for value in vars(record).values() if type(value) is str)
+        if len(self._held) == self._chunk or self._chars >= HELD_CHARS:
             with storage_errors(self.path):
                 self._flush()
 
@@ -136,7 +140,7 @@ class RecordWriter(Generic[R]):
     def _flush(self) -> None:
         table = pa.Table.from_pylist([to_row(record) for record in self._held], schema=self._schema)
         self._open().write_table(table)
-        self._held = []
+        self._held, self._chars = [], 0
 
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:
