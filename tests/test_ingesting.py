@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,6 +226,25 @@ def test_complete_folder_is_left_alone(lab: Lab, whole: Path, inputs: list[Path]
     before = lab.listing(whole)
     assert _ingest(inputs, whole) is False
     assert lab.listing(whole) == before
+
+
+@pytest.mark.parametrize("name", ["segments-00000.parquet", "rejected-dedup-00000.parquet"])
+def test_complete_folder_whose_files_are_gone_is_refused(
+    command: Command, whole: Path, inputs: list[Path], tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    (tmp_path / "out" / name).unlink()
+    ended = command(*inputs, "-o", tmp_path / "out", "--min-chars", "300", "--quiet")
+    _assert_refused(ended, f"{name.partition('-')[0]}-*.parquet", "and holds", "delete", status=1)
+    assert "Nothing left to do" not in ended.out
+
+
+def test_file_of_an_unknown_kind_given_by_name_is_a_row(command: Command, inputs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(range(256)))
+    ended = command(inputs[0], tmp_path / "a.bin", "-o", tmp_path / "out", "--min-chars", "300", "--json")
+    assert (ended.status, json.loads(ended.out)["steps"][0]["rejected"]["unknown_kind"]) == (0, 1)
+    _assert_refused(command(tmp_path / "a.bin", "-o", tmp_path / "other", "--quiet"), "a.bin", "unknown kind")
+    assert not (tmp_path / "other").exists()
 
 
 def test_other_settings_or_changed_inputs_are_refused_with_the_difference(

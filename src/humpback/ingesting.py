@@ -22,7 +22,7 @@ from humpback.corpus.dropped import PAGE_CHARS, PART_CHARS, PARTS
 from humpback.corpus.overlap import set_files
 from humpback.corpus.readers import check_inputs, input_files
 from humpback.corpus.units import HUB, Unit, entries, plan
-from humpback.errors import GateError, InputError
+from humpback.errors import GateError, InputError, StorageError
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.progress import Bar, Console, format_seconds
 from humpback.recipe import CorpusInput, CorpusRecipe, CorpusSettings, SeedInput, identity_of
@@ -32,7 +32,7 @@ from humpback.stages.dedup import dedup
 from humpback.stages.ingest import DOCUMENTS, MASKED, UNREAD
 from humpback.store.fingerprint import canonical, fingerprint, hash_file
 from humpback.store.rundir import Counts, Manifest, RunDir, check_folder
-from humpback.store.shards import atomic_write, read_records, shard_files, storage_errors, sync_folder
+from humpback.store.shards import atomic_write, count_rows, read_records, shard_files, storage_errors, sync_folder
 from humpback.tasks import IngestTask
 
 __all__ = [
@@ -75,7 +75,11 @@ def _rows_of(given: CorpusInput) -> Iterator[list[str]]:
         yield from hash_inputs([given], input_files)
         return
     for entry in entries(given):
-        yield [_inside(entry.path, given.path), entry.fault.reason if entry.fault else _hash_input(entry.path)]
+        try:
+            told = entry.fault.reason if entry.fault else _hash_input(entry.path)
+        except InputError:  # its row will say why
+            told = "unreadable"
+        yield [_inside(entry.path, given.path), told]
 
 
 def _shortened(files: list[list[str]]) -> object:
@@ -193,11 +197,24 @@ def run_ingest(recipe: CorpusRecipe, folder: Path, *, workers: int, console: Con
         if done is not None:
             if done.identity != canonical(payload):
                 run_dir.refuse_drift("ingest", done.identity, canonical(payload))
+            _check_rows(folder, done, rebuild)
             shutil.rmtree(folder / "work", ignore_errors=True)  # what a kill after the manifest left
             return False
         _work(run_dir, recipe, payload, workers, console)
         _publish(run_dir, payload)
     return True
+
+
+def _check_rows(folder: Path, done: Manifest, rebuild: str) -> None:
+    """Raise StorageError when files of a complete folder are gone."""
+    dropped = sum(done.rejected.values()) + sum(done.failed.values())
+    for name, promised in (("segments", done.kept), ("rejected", dropped)):
+        found = count_rows(shard_files(folder, name))
+        if found != promised:
+            raise StorageError(
+                f"{folder} is complete by its manifest, which promises {promised:,} rows in {name}-*.parquet, and holds "
+                f"{found:,}: files were taken away or added. {rebuild}"
+            )
 
 
 def _work(run_dir: RunDir, recipe: CorpusRecipe, payload: Mapping[str, Any], workers: int, console: Console) -> None:

@@ -4,8 +4,9 @@ import gzip
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import lz4.frame
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given as arbitrary
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from humpback.corpus import place
+from humpback.corpus import faults, place, streams
 from humpback.corpus.readers import check_inputs, input_files, read_documents
 from humpback.errors import InputError
 from humpback.recipe import CorpusInput
@@ -235,8 +236,19 @@ def test_a_wrong_input_stops_with_its_name_and_the_fix(tmp_path: Path, name: str
     with pytest.raises(InputError, match=hint) as caught:
         check_inputs([given])
     assert path in str(caught.value)
-    with pytest.raises(InputError):
-        list(read_documents([given], max_record_bytes=1024))
+
+
+def test_one_input_of_several_that_holds_nothing_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "page.pdf").write_bytes(b"%PDF")
+    (tmp_path / "data").write_bytes(b"\0\1\2")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.txt").write_text("one")
+    inputs = [CorpusInput(path=str(tmp_path / name)) for name in ("page.pdf", "data", "folder", "a.txt")]
+    check_inputs(inputs)
+    rows = list(read_documents(inputs, max_record_bytes=1024))
+    assert [getattr(row, "reason", "read") for row in rows] == ["unknown_kind", "unknown_kind", "no_document", "read"]
+    with pytest.raises(InputError, match=r"(?s)page\.pdf .*data .*folder "):
+        check_inputs(inputs[:3])
 
 
 def test_pydoc_topics_are_documents_without_their_leading_grammar() -> None:
@@ -285,7 +297,7 @@ def test_what_a_folder_holds_and_is_not_read_is_told_row_by_row(tmp_path: Path) 
     assert [path.name for path in input_files([CorpusInput(path=str(folder))])] == ["a.txt", "c.txt"]
 
 
-def test_a_folder_that_cannot_be_listed_stops_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "closed").mkdir()
     (tmp_path / "a.txt").write_text("one")
     real = os.scandir
@@ -296,8 +308,37 @@ def test_a_folder_that_cannot_be_listed_stops_with_its_name(tmp_path: Path, monk
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(InputError, match=r"closed cannot be read: Permission denied; .*permissions"):
-        read(tmp_path)
+    read_one, closed = read(tmp_path)
+    assert isinstance(read_one, Document)
+    assert isinstance(closed, Rejected)
+    assert closed.reason == "unreadable"
+    assert "closed cannot be read: Permission denied; check its name, permissions" in closed.detail
+    with pytest.raises(InputError, match=r"corpus input .*closed cannot be read: Permission denied"):
+        check_inputs([CorpusInput(path=str(tmp_path / "closed"))])
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_file_that_the_disk_refuses_is_a_row_and_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    lines = b'{"text": "one"}\n' * 10_000
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    (tmp_path / "b.jsonl").write_bytes(b'{"text": "two"}\n')
+    real = streams.raw_chunks
+
+    def raw_chunks(file: BinaryIO, path: str) -> Iterator[streams.Chunk]:
+        for number, chunk in enumerate(real(file, path)):
+            if number >= after and path.endswith("a.jsonl"):
+                raise faults.unreadable(path, OSError(5, "Input/output error"))
+            yield chunk
+
+    monkeypatch.setattr("humpback.corpus.readers.raw_chunks", raw_chunks)
+    *before, row, last = read(tmp_path)
+    assert bool(before) == bool(after)
+    assert isinstance(row, Rejected)
+    assert (row.reason, "Input/output error" in row.detail) == ("unreadable", True)
+    assert isinstance(last, Document)
+    assert last.text == "two"
 
 
 def test_a_name_that_is_not_utf8_is_written_out(tmp_path: Path) -> None:
@@ -323,7 +364,7 @@ def test_an_input_that_may_not_be_read_stops_with_its_name(
     path.write_text("one")
     monkeypatch.setattr(Path, method, refuse)
     with pytest.raises(InputError, match=r"corpus input .*a\.txt cannot be read: Permission denied"):
-        read(path)
+        check_inputs([CorpusInput(path=str(path))])
 
 
 @pytest.mark.parametrize("path", ["a" * 300 + ".txt", "~no-such-user/a.txt"])

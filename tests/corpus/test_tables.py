@@ -27,6 +27,10 @@ def told(records: list[Document | Rejected]) -> list[str]:
     return [record.text if isinstance(record, Document) else record.reason for record in records]
 
 
+def texts(records: list[Document | Rejected]) -> list[str]:
+    return [record.text for record in records if isinstance(record, Document)]
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv"])
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_a_csv_has_quoted_lines_and_its_columns_by_name(tmp_path: Path, name: str, mark: str) -> None:
@@ -135,9 +139,11 @@ def test_a_saved_data_set_is_read_by_its_split(tmp_path: Path) -> None:
     save(tmp_path / "both" / "train", ["one", "two", "three"])
     save(tmp_path / "both" / "test", ["four", "five"])
     (tmp_path / "both" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    assert told(read(tmp_path / "both")) == ["one", "two", "three"]
-    assert told(read(tmp_path / "both", split="test")) == ["four", "five"]
-    assert told(read(tmp_path / "both" / "test")) == ["four", "five"]
+    assert texts(read(tmp_path / "both")) == ["one", "two", "three"]
+    files = sum(path.is_file() for path in (tmp_path / "both").rglob("*"))
+    assert len(told(read(tmp_path / "both"))) == 3 + files - 2  # its data are two files
+    assert texts(read(tmp_path / "both", split="test")) == ["four", "five"]
+    assert texts(read(tmp_path / "both" / "test")) == ["four", "five"]
     with pytest.raises(InputError, match=r"no split 'dev'; .* train, test"):
         check_inputs([CorpusInput(path=str(tmp_path / "both"), split="dev")])
     (tmp_path / "both" / "train" / "data-00001-of-00002.arrow").unlink()
@@ -153,7 +159,7 @@ def test_what_the_library_saves_is_read(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     whole = datasets.Dataset.from_dict({"text": [f"text {number}" for number in range(20)]})
     datasets.DatasetDict({"train": whole.select(range(5, 15)), "test": whole}).save_to_disk(tmp_path / "saved")
-    assert told(read(tmp_path / "saved")) == [f"text {number}" for number in range(5, 15)]
+    assert texts(read(tmp_path / "saved")) == [f"text {number}" for number in range(5, 15)]
 
 
 def test_a_folder_as_the_hub_keeps_it_is_read_by_its_split(tmp_path: Path) -> None:
@@ -161,8 +167,13 @@ def test_a_folder_as_the_hub_keeps_it_is_read_by_its_split(tmp_path: Path) -> No
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "train-00000-of-00001.parquet", pa.table({"text": ["one"]}))
     (tmp_path / "data" / "test.jsonl").write_text('{"text": "two"}')
-    assert told(read(tmp_path)) == ["one"]
-    assert told(read(tmp_path, split="test")) == ["two"]
+    one, *others = read(tmp_path)
+    assert told([one]) == ["one"]
+    assert {row.reason for row in others if isinstance(row, Rejected)} == {"not_in_data_set"}
+    details = " ".join(row.detail for row in others if isinstance(row, Rejected))
+    assert "README.md is no data of split 'train'" in details
+    assert len(others) == sum(path.is_file() for path in tmp_path.rglob("*")) - 1
+    assert texts(read(tmp_path, split="test")) == ["two"]
     with pytest.raises(InputError, match=r"one of: test, train"):
         read(tmp_path, split="dev")
     assert [path.name for path in input_files([CorpusInput(path=str(tmp_path))])] == ["train-00000-of-00001.parquet"]

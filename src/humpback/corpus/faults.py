@@ -17,11 +17,19 @@ from typing import NamedTuple
 from humpback.errors import InputError
 from humpback.records import Rejected, content_id
 
-__all__ = ["SHOWN_BYTES", "Fault", "input_errors", "printable_path", "rejected", "unreadable"]
+__all__ = ["SHOWN_BYTES", "Fault", "UnreadableError", "input_errors", "printable_path", "rejected", "unreadable"]
 
 _SHOWN = 2000
 SHOWN_BYTES = 4 * _SHOWN
 """How much of a record that is dropped is looked at for its row."""
+
+
+class UnreadableError(InputError):
+    """The operating system does not give what is there: one file of several costs one row (`fault`)."""
+
+    @property
+    def fault(self) -> Fault:
+        return Fault("unreadable", str(self).removeprefix("corpus input "))
 
 
 class Fault(NamedTuple):
@@ -62,9 +70,11 @@ def printable_path(path: Path | str) -> str:
     return os.fsencode(Path(path).as_posix()).decode("utf-8", "backslashreplace")
 
 
-def unreadable(path: Path | str, error: OSError, what: str = "corpus input") -> InputError:
+def unreadable(path: Path | str, error: OSError, what: str = "corpus input") -> UnreadableError:
     name = printable_path(path)
-    return InputError(f"{what} {name} cannot be read: {error.strerror or error}; check its name, permissions and disk")
+    return UnreadableError(
+        f"{what} {name} cannot be read: {error.strerror or error}; check its name, permissions and disk"
+    )
 
 
 def _whole(text: str) -> str:

@@ -1,14 +1,15 @@
 """Documents out of files, folders, archives, data sets and Python's own manual, one at a time.
 
 In: the inputs of the recipe, or one `Unit` of them. Out: a stream of `Document`, and a `Rejected` for each record that cannot
-be read and each file or link of a folder that is passed over. One bad record costs one row; damage costs one row and what
-was read before it is kept; an input that is wrong as a whole (missing, unknown kind, not readable) stops with an InputError.
+be read and each file or link that is passed over. One bad record costs one row, and so does a file of an unknown kind or one
+that cannot be read; damage costs one row and what was read before it is kept; an input that is missing stops with an InputError.
 The kind of a file is told by its first bytes, unpacked, and then by its name.
 Memory: one record (`max_record_bytes`), or one text file (`MAX_FILE_BYTES`).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -16,14 +17,14 @@ from typing import BinaryIO
 from humpback.corpus.archives import read_tar, read_zip
 from humpback.corpus.datasets import check_hub, read_hub
 from humpback.corpus.epub import read_epub
-from humpback.corpus.faults import Fault, input_errors, printable_path, rejected
+from humpback.corpus.faults import Fault, UnreadableError, input_errors, printable_path, rejected
 from humpback.corpus.lines import read_csv, read_jsonl
 from humpback.corpus.place import MAX_FILE_BYTES, Place
 from humpback.corpus.sniff import HEAD_BYTES, KNOWN, Kind, is_foreign, kind_of_name, sniff, unpacked_name
 from humpback.corpus.streams import Chunk, Stream, open_stream, raw_chunks
 from humpback.corpus.tables import read_arrow, read_parquet
 from humpback.corpus.texts import read_page_file, read_text, read_topics, topics_file
-from humpback.corpus.units import HUB, Part, Unit, entries, nothing_to_read, plan, root_of, unknown_kind
+from humpback.corpus.units import HUB, Part, Unit, entries, nothing_to_read, plan, unknown_kind
 from humpback.corpus.warc import read_arc, read_warc
 from humpback.errors import InputError
 from humpback.recipe import CorpusInput
@@ -62,14 +63,32 @@ def read_unit(unit: Unit, *, max_record_bytes: int) -> Iterator[Document | Rejec
         elif part.path.startswith(HUB):
             yield from read_hub(place)
         else:
-            found = _read_part(part, place)
+            found = _told(_read_part(part, place), place)
             yield from found if place.cut else _at_least_one(found, place)
 
 
 def check_inputs(inputs: Sequence[CorpusInput]) -> None:
-    """Raise InputError when an input is missing, of an unknown kind, or a folder with nothing to read."""
-    for given in inputs:
-        next(_input_files(given), None)
+    """Raise InputError when an input is missing, or no input holds anything to read; what one of several lacks is a row."""
+    faults = [fault for given in inputs if (fault := _why_nothing(given))]
+    if len(faults) == len(inputs):
+        raise InputError("\n".join(faults))
+
+
+def _why_nothing(given: CorpusInput) -> str | None:
+    """Return why an input gives nothing at all, as far as that is known before it is read."""
+    if next(_input_files(given), None) or given.path.startswith(("pydoc:", HUB)):
+        return None
+    shown, path = printable_path(given.path), Path(given.path).expanduser()
+    first = next(entries(given), None)
+    if first and first.path == path:
+        if first.fault:
+            return f"corpus input {first.fault.detail}"
+        try:
+            _kind_of(path)
+        except UnreadableError as error:
+            return str(error)
+        return f"corpus input {shown} is of an unknown kind; convert it to {KNOWN}"
+    return str(nothing_to_read(given))
 
 
 def input_files(inputs: Sequence[CorpusInput]) -> list[Path]:
@@ -84,19 +103,17 @@ def _input_files(given: CorpusInput) -> Iterator[Path]:
     if given.path.startswith(HUB):
         check_hub(given)
         return
-    root, shown, found = root_of(given), printable_path(given.path), False
     for entry in entries(given):
-        if not entry.fault and (kind_of_name(entry.path.name) or _kind_of(entry.path)):
-            found = True
-            yield entry.path
-    if not found:
-        if root.is_dir():
-            raise nothing_to_read(given)
-        raise InputError(f"corpus input {shown} is of an unknown kind; convert it to {KNOWN}")
+        with contextlib.suppress(UnreadableError):  # its row says so
+            if not entry.fault and _kind_of(entry.path):
+                yield entry.path
 
 
 def _kind_of(path: Path) -> Kind | None:
+    """Return the kind of a file that can be opened, by its name and then by its content."""
     with input_errors("corpus input", path), path.open("rb") as file:
+        if kind := kind_of_name(path.name):
+            return kind
         stream, _ = open_stream(raw_chunks(file, str(path)))
         return sniff(stream.peek(HEAD_BYTES), path.name)
 
@@ -120,8 +137,6 @@ def _read_part(part: Part, place: Place) -> Iterator[Document | Rejected]:
             yield from read_arrow(path, place)
         elif kind in ("zip", "epub"):
             yield from read_zip(file, place, read_member) if kind == "zip" else read_epub(file, place)
-        elif kind is None and Path(part.given.path).expanduser() == path:
-            raise InputError(f"corpus input {place.name} is of an unknown kind; convert it to {KNOWN}")
         else:
             yield from _read_stream(stream, kind, place, path.name, packed=packed)
 
@@ -176,6 +191,14 @@ def _read_stream(
         yield place.damaged(place.name, stream.damage)
     else:
         yield rejected(place.name, unknown_kind(place.name))
+
+
+def _told(found: Iterator[Document | Rejected], place: Place) -> Iterator[Document | Rejected]:
+    """Yield what is found; where the operating system refuses to read on, a row says so and the next file is read."""
+    try:
+        yield from found
+    except UnreadableError as error:
+        yield rejected(place.name, error.fault)
 
 
 def _at_least_one(found: Iterator[Document | Rejected], place: Place) -> Iterator[Document | Rejected]:

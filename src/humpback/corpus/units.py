@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from humpback.corpus.faults import Fault, input_errors, printable_path, unreadable
+from humpback.corpus.faults import Fault, UnreadableError, input_errors, printable_path, unreadable
 from humpback.corpus.sniff import KNOWN, is_foreign, kind_of_name, unpacked_name
 from humpback.errors import InputError
 from humpback.recipe import CorpusInput
 
-__all__ = ["HUB", "Entry", "Part", "Unit", "entries", "nothing_to_read", "plan", "root_of", "unknown_kind"]
+__all__ = ["HUB", "Entry", "Part", "Unit", "entries", "nothing_to_read", "plan", "unknown_kind"]
 
 HUB = "hub:"
 _GROUP_BYTES = 16_000_000
@@ -71,36 +71,57 @@ def plan(inputs: Sequence[CorpusInput]) -> Iterator[Unit]:
             index += 1
 
 
-def root_of(given: CorpusInput) -> Path:
+def _root_of(given: CorpusInput) -> Path:
     """Return the file or folder of an input; InputError when there is none."""
     shown = printable_path(given.path)
     with input_errors("corpus input", given.path):
         path = Path(given.path).expanduser()
-        if not path.is_dir():
-            if not path.exists():
-                raise InputError(
-                    f"corpus input {shown} does not exist; give a file, a folder, `pydoc:topics` or `{HUB}OWNER/NAME`"
-                )
-            if not path.is_file():
-                raise InputError(f"corpus input {shown} is of an unknown kind; give a file of {KNOWN}")
+        if not path.is_dir() and not path.exists():
+            raise InputError(
+                f"corpus input {shown} does not exist; give a file, a folder, `pydoc:topics` or `{HUB}OWNER/NAME`"
+            )
     return path
 
 
 def entries(given: CorpusInput) -> Iterator[Entry]:
-    """Yield what the file or folder of an input holds, in the order of its names."""
-    path = root_of(given)
+    """Yield what the file or folder of an input holds, in the order of its names; of a data set its own files first."""
+    path = _root_of(given)
     if not path.is_dir():
-        with input_errors("corpus input", path):
-            size = path.stat().st_size
-        yield Entry(path=path, size=size)
+        yield _given_file(path)
         return
     from humpback.corpus.datasets import saved_files
 
-    saved = saved_files(path, given)
+    try:
+        saved = saved_files(path, given)
+    except UnreadableError as error:
+        yield Entry(path=path, fault=error.fault)
+        return
     if saved is None:
         yield from _walk(path)
-    else:
-        yield from (Entry(path=file, size=file.stat().st_size) for file in saved)
+        return
+    yield from map(_given_file, saved)
+    own = set(saved)
+    for entry in _walk(path):
+        if entry.path not in own:
+            yield entry if entry.fault else _passed_over(entry.path, path, given)
+
+
+def _given_file(path: Path) -> Entry:
+    try:
+        with input_errors("corpus input", path):
+            if path.is_file():
+                return Entry(path=path, size=path.stat().st_size)
+    except UnreadableError as error:
+        return Entry(path=path, fault=error.fault)
+    return Entry(path=path, fault=_no_file(printable_path(path)))
+
+
+def _passed_over(path: Path, folder: Path, given: CorpusInput) -> Entry:
+    detail = (
+        f"{printable_path(path)} is no data of split {given.split!r} of the data set in {printable_path(folder)}; to read it, "
+        "name it as an input of its own, or the folder without its data set card"
+    )
+    return Entry(path=path, fault=Fault("not_in_data_set", detail))
 
 
 def _groups(given: CorpusInput) -> Iterator[tuple[list[Part], int]]:
@@ -109,9 +130,7 @@ def _groups(given: CorpusInput) -> Iterator[tuple[list[Part], int]]:
         return
     parts: list[Part] = []
     size = 0
-    found = False
-    for entry in entries(given):
-        found = found or not entry.fault
+    for entry in entries(given) if _holds_any(given) else [_empty(given)]:
         big = entry.size >= _GROUP_BYTES
         if parts and (big or len(parts) >= _GROUP_FILES or size + entry.size > _GROUP_BYTES):
             yield parts, size
@@ -121,10 +140,17 @@ def _groups(given: CorpusInput) -> Iterator[tuple[list[Part], int]]:
         else:
             parts.append(Part(path=str(entry.path), given=given, fault=entry.fault))
             size += entry.size
-    if not found:
-        raise nothing_to_read(given)
     if parts:
         yield parts, size
+
+
+def _holds_any(given: CorpusInput) -> bool:
+    return next(entries(given), None) is not None
+
+
+def _empty(given: CorpusInput) -> Entry:
+    detail = f"{printable_path(given.path)} is a folder without a file; take it out of the input"
+    return Entry(path=Path(given.path), fault=Fault("no_document", detail))
 
 
 def _ranges(entry: Entry, given: CorpusInput) -> Iterator[tuple[list[Part], int]]:
@@ -155,18 +181,21 @@ def _walk(folder: Path) -> Iterator[Entry]:
         found = next(open_folders[-1], None)
         if found is None:
             open_folders.pop()
+        elif isinstance(found, Entry):
+            yield found
         elif found.is_dir(follow_symlinks=False):
             open_folders.append(_listing(Path(found.path)))
         else:
             yield _entry(found)
 
 
-def _listing(folder: Path) -> Iterator[os.DirEntry[str]]:
+def _listing(folder: Path) -> Iterator[os.DirEntry[str] | Entry]:
+    """Return what is in a folder by name, or why it cannot be listed."""
     try:
         with os.scandir(str(folder)) as found:
             names = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
-        raise unreadable(error.filename or folder, error) from error
+        return iter([Entry(path=folder, fault=unreadable(error.filename or folder, error).fault)])
     return iter(sorted(names, key=lambda entry: entry.name))
 
 
@@ -178,13 +207,18 @@ def _entry(found: os.DirEntry[str]) -> Entry:
     if is_foreign(found.name):
         return Entry(path=path, fault=unknown_kind(shown))
     if found.is_file():
-        return Entry(path=path, size=_size(found))
+        try:
+            return Entry(path=path, size=found.stat().st_size)
+        except OSError as error:
+            return Entry(path=path, fault=unreadable(found.path, error).fault)
     if found.is_symlink():
         detail = f"{shown} is a link that leads to no file; correct it or take it out of the folder"
         return Entry(path=path, fault=Fault("link", detail))
-    return Entry(
-        path=path, fault=Fault("unknown_kind", f"{shown} is no regular file and not read; convert it to {KNOWN}")
-    )
+    return Entry(path=path, fault=_no_file(shown))
+
+
+def _no_file(shown: str) -> Fault:
+    return Fault("unknown_kind", f"{shown} is no regular file and not read; convert it to {KNOWN}")
 
 
 def nothing_to_read(given: CorpusInput) -> InputError:
@@ -194,10 +228,3 @@ def nothing_to_read(given: CorpusInput) -> InputError:
 
 def unknown_kind(shown: str) -> Fault:
     return Fault("unknown_kind", f"{shown} is of an unknown kind and not read; convert it to {KNOWN}")
-
-
-def _size(found: os.DirEntry[str]) -> int:
-    try:
-        return found.stat().st_size
-    except OSError as error:
-        raise unreadable(found.path, error) from error
