@@ -4,14 +4,14 @@ import gzip
 import io
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import lz4.frame
 import pytest
 import zstandard
 
-from humpback.corpus import archives, streams
+from humpback.corpus import streams
 from humpback.corpus.readers import read_documents
 from humpback.recipe import CorpusInput
 from humpback.records import Document, Rejected
@@ -121,8 +121,7 @@ def test_a_member_above_the_limit_is_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.tar.gz", "bomb.zip", "bomb.html.zst", "bomb.csv.xz"])
 def test_a_bomb_is_stopped_at_the_stated_expansion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    for module in (streams, archives):
-        monkeypatch.setattr(module, "FREE_BYTES", 1_000_000)
+    monkeypatch.setattr(streams, "FREE_BYTES", 1_000_000)
     data = b"text\n" + b"a" * 20_000_000
     path = tmp_path / name
     if name.endswith(".zip"):
@@ -138,6 +137,45 @@ def test_a_bomb_is_stopped_at_the_stated_expansion(tmp_path: Path, monkeypatch: 
     assert not any(isinstance(one, Document) and one.text.count("a") > 10 for one in records)
     assert "damaged_file" in told(records)
     assert "like a bomb" in str(records[-1])
+
+
+@pytest.mark.parametrize("make", [make_tar, make_zip])
+def test_packed_members_share_what_their_archive_may_expand_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Mapping[str, bytes]], bytes]
+) -> None:
+    monkeypatch.setattr(streams, "FREE_BYTES", 1_000_000)
+    bomb = gzip.compress(b"a" * 400_000)
+    path = tmp_path / "a"
+    path.write_bytes(make({f"{number}.txt.gz": bomb for number in range(9)}))
+    found = told(read(path))
+    assert found[:2] == ["a" * 400_000] * 2
+    assert "damaged_file" in found
+    assert found.count("a" * 400_000) < 9
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_a_tar_is_bounded(tmp_path: Path, kind: bytes) -> None:
+    member = tarfile.TarInfo("a.html")
+    member.type, member.size = kind, 3_000_000
+    path = tmp_path / "a.tar"
+    path.write_bytes(make_tar({"a.html": PAGE})[:1024] + member.tobuf() + b"0" * 3_000_000)
+    one, damaged = read(path)
+    assert told([one]) == [PAGE.decode()]
+    assert "extended header of 3,000,000 bytes" in str(damaged)
+
+
+def test_headers_that_follow_one_another_for_ever_are_damage(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 2
+    path = tmp_path / "a.tar"
+    path.write_bytes((member.tobuf() + b"a".ljust(512, b"\0")) * 5000)
+    assert told(read(path)) == ["damaged_file"]
+
+
+def test_a_long_name_of_a_member_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(make_tar({"a" * 9000 + ".html": PAGE, "b.html": PAGE}))
+    assert [len(one.location) < 3000 for one in read(path) if isinstance(one, Document)] == [True, True]
 
 
 def test_a_member_without_a_name_and_one_with_a_password_do_not_raise(tmp_path: Path) -> None:

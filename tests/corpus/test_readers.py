@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -84,6 +85,30 @@ def test_a_text_in_a_column_is_markdown_by_its_headers(tmp_path: Path, text: str
     assert [one.format for one in documents(read(path))] == [form]
     assert [one.format for one in documents(read(table))] == [form]
     assert [one.format for one in documents(read(path, format="plain"))] == ["plain"]
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b"  \t\n"])
+def test_blank_lines_are_passed_over_at_once_and_counted(
+    tmp_path: Path, blank: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [b'{"text": "one"}\n', blank * 100_000, b' {"text": "two"}\n', blank * 9, b"{torn\n", blank * 3]
+    (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
+    (tmp_path / "a.csv").write_bytes(blank * 9 + b"text\n" + blank * 100_000 + b'one\n"two\n\nthree"\n')
+    real, calls = streams.Stream.readline, Counter[str]()
+
+    def readline(self: streams.Stream, limit: int) -> bytes:
+        calls["lines"] += 1
+        return real(self, limit)
+
+    monkeypatch.setattr(streams.Stream, "readline", readline)
+    one, two, torn = read(tmp_path / "a.jsonl")
+    assert [getattr(row, "text", "") for row in (one, two)] == ["one", "two"]
+    assert isinstance(two, Document)
+    assert two.location.endswith("#L100002")
+    assert "a.jsonl:100012" in getattr(torn, "detail", "")
+    assert calls["lines"] < 20
+    assert [row.text for row in documents(read(tmp_path / "a.csv"))] == ["one", "two\n\nthree"]
+    assert calls["lines"] < 40
 
 
 def test_a_bad_record_that_is_long_says_how_much_of_it_is_kept(tmp_path: Path) -> None:
@@ -326,8 +351,8 @@ def test_a_file_that_the_disk_refuses_is_a_row_and_the_next_is_read(
     (tmp_path / "b.jsonl").write_bytes(b'{"text": "two"}\n')
     real = streams.raw_chunks
 
-    def raw_chunks(file: BinaryIO, path: str) -> Iterator[streams.Chunk]:
-        for number, chunk in enumerate(real(file, path)):
+    def raw_chunks(file: BinaryIO, path: str, *more: streams.Budget) -> Iterator[streams.Chunk]:
+        for number, chunk in enumerate(real(file, path, *more)):
             if number >= after and path.endswith("a.jsonl"):
                 raise faults.unreadable(path, OSError(5, "Input/output error"))
             yield chunk

@@ -74,6 +74,17 @@ def test_own_text_without_a_lower_header_that_is_too_long_is_rejected_with_its_f
     assert "kept_chars" not in row
 
 
+@pytest.mark.parametrize("form", ["plain", "markdown"])
+def test_text_of_too_many_lines_is_one_row(monkeypatch: pytest.MonkeyPatch, form: Form) -> None:
+    monkeypatch.setattr("humpback.corpus.outline.MAX_LINES", 100)
+    (whole,) = cut(document("a\n" * 100, form), min_chars=1, max_chars=3000)
+    assert isinstance(whole, Segment)
+    (row,) = cut(document("a\n" * 101, form), min_chars=1, max_chars=3000)
+    assert isinstance(row, Rejected)
+    assert (row.reason, "101 line ends, above 100" in row.detail) == ("too_many_lines", True)
+    assert json.loads(row.row)["text"] == "a\n" * 101
+
+
 def test_rejected_row_keeps_its_text_up_to_the_bound_and_says_how_much_there_was() -> None:
     (rejected,) = cut(document(f"# Tea\n\n{'a' * 5000}"), min_chars=10, max_chars=3000, kept_chars=400)
     assert isinstance(rejected, Rejected)

@@ -325,3 +325,11 @@ def test_a_stream_of_many_small_members_stays_small() -> None:
     stream, packed = open_stream(raw_chunks(file, "a"))
     assert packed
     assert stream.read() == b"a\n" * 20_000
+
+
+def test_a_long_address_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    address = f"https://example.org/{'a' * 30_000}"
+    path.write_bytes(record(http(b"<p>One.</p>"), more={"WARC-Target-URI": address}))
+    (document,) = documents(read(path))
+    assert document.source_uri == address[:4000]

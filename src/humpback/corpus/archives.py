@@ -18,7 +18,7 @@ from typing import IO, BinaryIO, cast
 
 from humpback.corpus.faults import Fault, rejected
 from humpback.corpus.place import Place
-from humpback.corpus.streams import FREE_BYTES, MAX_EXPANSION, Chunk, DamageError, Stream
+from humpback.corpus.streams import Budget, Chunk, DamageError, Stream
 from humpback.errors import InputError
 from humpback.records import Document, Rejected
 
@@ -27,11 +27,40 @@ __all__ = ["ZIP_DAMAGE", "ReadMember", "read_tar", "read_zip"]
 ReadMember = Callable[[Iterator[Chunk], Place, str], Iterator[Document | Rejected]]
 
 _PIECE = 1 << 16
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_MAX_HEADER = 1 << 20
+_MAX_FIELDS = 1_000
 ZIP_DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
     *(ValueError, RuntimeError, IndexError, KeyError, OverflowError),  # what `zipfile` raises for wrong fields
 )
-_TAR_DAMAGE = (tarfile.TarError, ValueError, EOFError, OverflowError, IndexError, KeyError, OSError, struct.error)
+_TAR_DAMAGE = (
+    RecursionError,
+    tarfile.TarError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    IndexError,
+    KeyError,
+    OSError,
+    struct.error,
+)
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose long names and other extended headers are bounded: `tarfile` reads each into memory at once."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED and self.size > _MAX_HEADER:
+            raise tarfile.ReadError(f"an extended header of {self.size:,} bytes, above {_MAX_HEADER:,}")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
 
 
 def read_tar(stream: Stream, place: Place, read: ReadMember) -> Iterator[Document | Rejected]:
@@ -40,10 +69,12 @@ def read_tar(stream: Stream, place: Place, read: ReadMember) -> Iterator[Documen
     at = f"{place.name}@0"
     try:
         archive = tarfile.open(  # noqa: SIM115 (closed below)
-            fileobj=cast(IO[bytes], stream), mode="r|", errors="surrogateescape", bufsize=_PIECE
+            fileobj=cast(IO[bytes], stream), mode="r|", errors="surrogateescape", bufsize=_PIECE, tarinfo=_Member
         )
         while member := archive.next():
             archive.members.clear()  # type: ignore[attr-defined]  # it would remember all it has seen
+            if len(archive.pax_headers) > _MAX_FIELDS:
+                raise tarfile.ReadError(f"its headers hold more than {_MAX_FIELDS:,} fields that are for all members")
             at = f"{place.name}@{member.offset}"
             name = _printable(member.name)
             if member.isdir() or _is_hidden(name):
@@ -76,8 +107,7 @@ def read_zip(file: BinaryIO, place: Place, read: ReadMember) -> Iterator[Documen
     except ZIP_DAMAGE as error:
         yield place.damaged(place.name, str(error))
         return
-    packed = max(1, file.seek(0, 2))
-    given = 0
+    place.budget.packed = file.seek(0, 2)
     with archive:
         for member in archive.infolist():
             name = _printable(member.filename)
@@ -87,31 +117,20 @@ def read_zip(file: BinaryIO, place: Place, read: ReadMember) -> Iterator[Documen
             if member.flag_bits & 1:
                 yield rejected(inside.name, Fault("encrypted", f"{inside.name} has a password; unpack it yourself"))
                 continue
-            found = _ZipMember(archive, member)
-            yield from read(found.chunks(), inside, name)
-            given += found.given
-            if given > FREE_BYTES and given > MAX_EXPANSION * packed:
-                why = f"it expands to more than {MAX_EXPANSION} times its size after {given:,} bytes, like a bomb"
+            yield from read(_zip_chunks(archive, member, place.budget), inside, name)
+            if why := place.budget.overdrawn:
                 yield place.damaged(place.name, why)
                 return
 
 
-class _ZipMember:
-    def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-        self.given = 0
-        self._archive = archive
-        self._member = member
-
-    def chunks(self) -> Iterator[Chunk]:
-        try:
-            with self._archive.open(self._member) as file:
-                while data := file.read(_PIECE):
-                    self.given += len(data)
-                    yield Chunk(data, None)
-                    if self.given > FREE_BYTES and self.given > MAX_EXPANSION * max(1, self._member.compress_size):
-                        raise DamageError(f"it expands to more than {MAX_EXPANSION} times its size, like a bomb")
-        except ZIP_DAMAGE as error:
-            raise DamageError(str(error) or type(error).__name__) from None
+def _zip_chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> Iterator[Chunk]:
+    try:
+        with archive.open(member) as file:
+            while data := file.read(_PIECE):
+                budget.spend(len(data))
+                yield Chunk(data, None)
+    except ZIP_DAMAGE as error:
+        raise DamageError(str(error) or type(error).__name__) from None
 
 
 def _tar_chunks(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Chunk]:

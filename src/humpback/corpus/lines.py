@@ -41,6 +41,7 @@ def read_jsonl(stream: Stream, place: Place, start: int = 0, end: int | None = N
             if not stream.peek(1) or (end is not None and base + stream.position >= end):
                 break
     while end is None or base + stream.position < end:
+        number += stream.skip_blank_lines()
         line = _next_line(stream, limit)
         if line is None or (stream.damage and not line.ended):
             break
@@ -142,6 +143,8 @@ class _Feed:
         return self
 
     def __next__(self) -> str:
+        if not self.begun:
+            self._stream.skip_blank_lines()
         line = _next_line(self._stream, self._limit)
         if line is None or (self._stream.damage and not line.ended):
             raise StopIteration

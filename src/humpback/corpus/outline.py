@@ -10,6 +10,7 @@ import html
 import itertools
 import re
 import textwrap
+from array import array
 from functools import cache
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
@@ -20,8 +21,18 @@ from humpback.records import Document
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-__all__ = ["Lines", "front_matter", "looks_like_markdown", "markdown_headers", "plain_headers"]
+__all__ = [
+    "MAX_LINES",
+    "Lines",
+    "TooManyLinesError",
+    "front_matter",
+    "looks_like_markdown",
+    "markdown_headers",
+    "plain_headers",
+]
 
+MAX_LINES = 250_000
+"""Lines of a text that is cut, about twice those of a Bible: each costs some hundred bytes and a look from Python."""
 _MAX_TITLE = 300
 _MAX_MARKUP = 3_000
 """Characters of a heading that are read: a run of blanks costs the square of its length."""
@@ -37,17 +48,24 @@ _FRONT_TITLE = re.compile(r"title[ \t]*:[ \t]*([^>|\s].*)", re.IGNORECASE)
 _RULE = re.compile(r"""([*=\-~^"#+])\1{2,}""")
 
 
+class TooManyLinesError(ValueError):
+    """A text of so many lines that its tree would take far more time and memory than its size: the message says how many."""
+
+
 class Lines:
-    """A document's lines, with what is needed to measure a range of them without joining it."""
+    """A document's lines, with what is needed to measure a range of them without joining it. TooManyLinesError for a bomb."""
 
     def __init__(self, document: Document) -> None:
+        text = document.text
+        if (count := text.count("\n") + text.count("\r") - text.count("\r\n")) > MAX_LINES:
+            raise TooManyLinesError(f"{count:,} line ends, above {MAX_LINES:,}; split the text")
         self.document = document
         self.lines: list[str] = []
-        self.offsets: list[int] = []
-        for span in _LINE.finditer(document.text):
+        self.offsets = array("q")
+        for span in _LINE.finditer(text):
             self.lines.append(span.group().rstrip("\r\n"))
             self.offsets.append(span.start())
-        self.weights = [0, *accumulate(len(line.strip()) for line in self.lines)]
+        self.weights = array("q", accumulate((len(line.strip()) for line in self.lines), initial=0))
 
     def at_least(self, first: int, last: int) -> int:
         """Return a lower bound of the length of `join`."""

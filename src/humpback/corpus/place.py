@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from humpback.corpus.faults import Fault, rejected
+from humpback.corpus.streams import Budget
 from humpback.recipe import CorpusInput
 from humpback.records import Document, Rejected, content_id
 
 __all__ = ["MAX_FILE_BYTES", "Place", "decode_text", "half_character", "unix_lines"]
 
+_MAX_NAME = 2_000
 MAX_FILE_BYTES = 32_000_000
 """Longest text or Markdown file, after decompression: it is one document and is held in memory."""
 
@@ -29,9 +31,12 @@ class Place:
     """One of several ranges of a file: lines cannot be numbered, so bytes are."""
     archive: bool = False
     """Inside an archive."""
+    budget: Budget = dataclasses.field(default_factory=Budget)
+    """What the file may expand to, shared by all its members."""
 
     def inside(self, member: str) -> Place:
-        return dataclasses.replace(self, name=f"{self.name}!{member}", archive=True)
+        """Return the place of a member; of a name of many thousand characters the beginning."""
+        return dataclasses.replace(self, name=f"{self.name}!{member[:_MAX_NAME]}", archive=True)
 
     def damaged(self, at: str, why: str, data: bytes = b"", *, source_uri: str = "") -> Rejected:
         """Return the row of damage at `file@…`; what was read before it is kept."""

@@ -123,7 +123,7 @@ def _read_part(part: Part, place: Place) -> Iterator[Document | Rejected]:
     with input_errors("corpus input", path):
         file = path.open("rb")
     with file:
-        stream, packed = open_stream(raw_chunks(file, part.path))
+        stream, packed = open_stream(raw_chunks(file, part.path, place.budget), place.budget)
         kind = sniff(stream.peek(HEAD_BYTES), path.name)
         if packed and kind in ("parquet", "arrow", "zip", "epub"):
             kind = None
@@ -152,7 +152,7 @@ def read_member(chunks: Iterator[Chunk], place: Place, name: str) -> Iterator[Do
     if is_foreign(name):
         yield rejected(place.name, unknown_kind(place.name))
         return
-    stream, packed = open_stream(chunks)
+    stream, packed = open_stream(chunks, place.budget)
     kind = sniff(stream.peek(HEAD_BYTES), name)
     if kind in ("zip", "epub", "tar", "parquet", "arrow"):
         detail = f"{place.name} is a file of its own kind inside an archive and not read; unpack the archive"

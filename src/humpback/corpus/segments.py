@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from humpback.corpus.dropped import Dropped, count_dropped
 from humpback.corpus.html import CostlyPageError, read_page
-from humpback.corpus.outline import Lines, front_matter, markdown_headers, plain_headers
+from humpback.corpus.outline import Lines, TooManyLinesError, front_matter, markdown_headers, plain_headers
 from humpback.corpus.tree import NO_HEADER, Header, Joined, Section, Units, choose, find_sections, path_of
 from humpback.records import Document, Rejected, Segment, content_id
 
@@ -86,6 +86,9 @@ def cut(
             yield record
     except CostlyPageError as error:
         yield _reject(document, document.title, document.text, 0, "costly_page", f"{error}; it is not parsed", limits)
+        return
+    except TooManyLinesError as error:
+        yield _reject(document, document.title, document.text, 0, "too_many_lines", str(error), limits)
         return
     if not found:
         what = "no main content" if document.format == "html" else "nothing but headers and blank lines"

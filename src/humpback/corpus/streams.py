@@ -3,7 +3,8 @@
 In: an open file. Out: a `Stream` that is read forwards. Damage never raises: the bytes before it are delivered, then the
 stream ends and `damage` says why, so each reader keeps what it has and the row says what is wrong.
 Memory: one piece (64 kB in, 256 kB out; zstd up to 32 MB) however much a file expands. A bomb is stopped: once a file gave
-`FREE_BYTES`, it may not expand more than `MAX_EXPANSION` times (deflate can reach 1,032; text and markup stay below 50).
+`FREE_BYTES`, all that is packed in it together may not be more than `MAX_EXPANSION` times its size (deflate can reach 1,032; text
+and markup stay below 50).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from humpback.corpus.faults import unreadable
 from humpback.corpus.packings import DECODERS, Decoder, packed_wrong, packing
 from humpback.errors import InputError
 
-__all__ = ["FREE_BYTES", "MAX_EXPANSION", "Chunk", "DamageError", "Stream", "open_stream", "raw_chunks"]
+__all__ = ["FREE_BYTES", "MAX_EXPANSION", "Budget", "Chunk", "DamageError", "Stream", "open_stream", "raw_chunks"]
 
 FREE_BYTES = 256_000_000
 """Unpacked bytes up to which a file may expand as much as it likes."""
@@ -31,6 +32,28 @@ _SKIPPABLE = {bytes((0x50 + number, 0x2A, 0x4D, 0x18)) for number in range(16)}
 
 class DamageError(Exception):
     """Raised by what gives a `Stream` its chunks, where they end early; the stream ends there and keeps the message."""
+
+
+class Budget:
+    """What one file may expand to, all that is packed inside it together: members of its members too."""
+
+    def __init__(self) -> None:
+        self.packed = 0
+        """Bytes of the file itself."""
+        self._given = 0
+
+    def spend(self, size: int) -> None:
+        """Note unpacked bytes; DamageError when they are too many for the file's own."""
+        self._given += size
+        if why := self.overdrawn:
+            raise DamageError(why)
+
+    @property
+    def overdrawn(self) -> str:
+        """Why no more is to be unpacked; empty while there is no reason."""
+        if self._given <= FREE_BYTES or self._given <= MAX_EXPANSION * self.packed:
+            return ""
+        return f"it expands to more than {MAX_EXPANSION} times its size after {self._given:,} bytes, like a bomb"
 
 
 class Chunk(NamedTuple):
@@ -100,6 +123,19 @@ class Stream:
             skipped += len(piece)
         return skipped
 
+    def skip_blank_lines(self) -> int:
+        """Read over lines of nothing but blanks, and return how many: one by one, millions of them take minutes."""
+        lines = 0
+        while self.peek(1).isspace():
+            data = self.peek(_IN)
+            blank = data[: len(data) - len(data.lstrip(b" \t\r\n"))]
+            size = blank.rfind(b"\n") + 1
+            if not size:
+                break
+            lines += blank.count(b"\n")
+            self.skip(size)
+        return lines
+
     def unread(self, data: bytes) -> None:
         """Put bytes just read back."""
         self.given_back += len(data)
@@ -140,20 +176,22 @@ class Stream:
         return True
 
 
-def raw_chunks(file: BinaryIO, path: str) -> Iterator[Chunk]:
-    """Yield the bytes of a file as they are."""
+def raw_chunks(file: BinaryIO, path: str, budget: Budget | None = None) -> Iterator[Chunk]:
+    """Yield the bytes of a file as they are; what it may expand to grows with them."""
     while data := _read(file, path):
+        if budget is not None:
+            budget.packed += len(data)
         yield Chunk(data, None)
 
 
-def open_stream(chunks: Iterator[Chunk], name: str = "") -> tuple[Stream, bool]:
-    """Return the chunks of a file or member unpacked, and whether they were packed.
+def open_stream(chunks: Iterator[Chunk], budget: Budget | None = None) -> tuple[Stream, bool]:
+    """Return the chunks of a file or member unpacked, and whether they were packed. Without a budget, none is looked at.
 
     A name that ends in `.gz` or the like does not make a file packed, its first bytes do.
     """
     plain = Stream(chunks)
     kind = packing(plain.peek(6))
-    return (Stream(_unpack(plain, kind)), True) if kind else (plain, False)
+    return (Stream(_unpack(plain, kind, budget)), True) if kind else (plain, False)
 
 
 def _read(file: BinaryIO, path: str) -> bytes:
@@ -163,8 +201,8 @@ def _read(file: BinaryIO, path: str) -> bytes:
         raise unreadable(path, error) from error
 
 
-def _unpack(source: Stream, kind: str) -> Iterator[Chunk]:
-    given, dictionary = 0, b""
+def _unpack(source: Stream, kind: str, budget: Budget | None) -> Iterator[Chunk]:
+    dictionary = b""
     while True:
         head = source.peek(18)
         if not head:
@@ -184,11 +222,8 @@ def _unpack(source: Stream, kind: str) -> Iterator[Chunk]:
             raise DamageError(f"what follows at byte {begins} is no {kind}")
         first: int | None = begins
         for piece in _member(source, DECODERS[kind](dictionary), kind, begins):
-            given += len(piece)
-            if given > FREE_BYTES and given > MAX_EXPANSION * source.position:
-                raise DamageError(
-                    f"it expands to more than {MAX_EXPANSION} times its size after {given:,} bytes, like a bomb"
-                )
+            if budget is not None:
+                budget.spend(len(piece))
             yield Chunk(piece, first)
             first = None
     if source.damage:

@@ -34,9 +34,12 @@ _NEXT_WARC = re.compile(rb"(?:\r?\n)WARC/\d+\.\d+[ \t]*\r?\n")
 # A URL may hold spaces; version 2 has five more fields before the length.
 _ARC_LINE = re.compile(rb"([a-zA-Z][a-zA-Z0-9+.-]{0,30}:.*?) \S+ (\d{12,18}) (\S+) (?:\S+ )*(-?\d+)\r?\n")
 _MAX_ARC_LINE = 4096
+_MAX_URI = 4_000
+"""Characters kept of an address, as of one in a column: it is copied to every piece of the page."""
 _MAX_GIVEN_BACK = 1_000_000_000
 """Bytes of wrong lengths that are read twice; from there on a long record is only skipped, or the time would be quadratic."""
 _NEXT_ARC = re.compile(rb"\n(?=[a-zA-Z][a-zA-Z0-9+.-]{0,30}:[^\n]{1,2000} \d{14} [^\n]{1,200}\r?\n)")
+_MAX_TIME = 60
 _PAGES = ("response", "resource", "conversion")
 _NO_PAGES = ("filedesc:", "dns:", "metadata:")
 """Addresses of what the crawler wrote down for itself."""
@@ -115,7 +118,7 @@ def _warc_head(stream: Stream, line: bytes) -> _Head | str:
     return _Head(
         length=length,
         uri=uri,
-        time=headers.get("warc-date", ""),
+        time=headers.get("warc-date", "")[:_MAX_TIME],
         content_type=headers.get("content-type", ""),
         is_page=headers.get("warc-type", "").lower() in _PAGES and not uri.startswith(_NO_PAGES),
         segmented="warc-segment-number" in headers,
@@ -139,7 +142,7 @@ def _arc_head(stream: Stream, line: bytes) -> _Head | str:
 
 def _skip_blank(stream: Stream) -> bool:
     """Read over white space between records; False at the end."""
-    while data := stream.peek(64):
+    while data := stream.peek(4096 if stream.peek(5).isspace() else 64):
         rest = data.lstrip(b"\r\n \t\0")
         stream.skip(len(data) - len(rest))
         if rest:
@@ -247,7 +250,7 @@ def _seek(stream: Stream, header: re.Pattern[bytes], *, line_end: bool = False, 
 
 
 def _clean_uri(uri: str) -> str:
-    return uri.strip().removeprefix("<").removesuffix(">").strip()
+    return uri.strip().removeprefix("<").removesuffix(">").strip()[:_MAX_URI]
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
