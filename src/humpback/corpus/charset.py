@@ -1,6 +1,7 @@
 """Bytes of a web page to text, as browsers do it: never an error, at worst a U+FFFD.
 
-Order: byte order mark, the charset of the HTTP header, valid UTF-8, the page's own `meta`, windows-1252. Valid UTF-8 with
+Order: byte order mark, the charset of the HTTP header, valid UTF-8, the page's own `meta`, what the text itself speaks for
+(`legacy.py`; windows-1252 when nothing does). Valid UTF-8 with
 letters beyond ASCII is UTF-8 even when a header says Latin-1: text of a one-byte charset almost never happens to be valid.
 Labels mean what the WHATWG Encoding Standard says they mean (`iso-8859-1` is windows-1252, `gb2312` is GB 18030); labels it
 does not list are ignored, which also keeps Python's codecs that are no charsets (`zlib`, `idna`) out.
@@ -91,7 +92,11 @@ def _choose(data: bytes, stated: str | None) -> str:
         return stated or ""
     if _mostly_utf8(data) and meta != "iso2022_jp":
         return "utf-8"
-    return meta if meta and meta != "utf-8" else "cp1252"
+    if meta and meta != "utf-8":
+        return meta
+    from humpback.corpus.legacy import guess_codec  # few pages need it, and it loads the language model
+
+    return "cp1252" if stated or meta else guess_codec(data)
 
 
 def _meta(data: bytes) -> str | None:
