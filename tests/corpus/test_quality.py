@@ -83,9 +83,24 @@ def test_two_nearly_equal_sentences_are_repetition() -> None:
     assert repeated_sentences(Text(PROSE), limit=0.5) is None
 
 
-def test_list_items_without_full_stops_are_sentences() -> None:
+def test_list_items_without_full_stops_and_headers_are_no_sentences() -> None:
     items = "\n".join(f"- fill the kettle with cold water and item {word}" for word in ("one", "two"))
-    assert repeated_sentences(Text(items), limit=0.5)
+    assert repeated_sentences(Text(items), limit=0.5) is None
+    assert repeated_sentences(Text(f"{PROSE}\n\n- 2 tsp sea salt and black pepper to taste" * 2), limit=0.5)
+    assert repeated_sentences(Text(items.replace("\n", ".\n") + "."), limit=0.5)
+    headers = "## How to fill the kettle with water\n\nOne.\n\n## How to fill the kettle with water\n\nTwo."
+    assert repeated_sentences(Text(headers), limit=0.5) is None
+
+
+def test_one_repeated_sentence_of_many_is_no_repetition() -> None:
+    others = " ".join(
+        f"Sentence {n} speaks of {n}{n} quite other {n}a things {n}b than {n}c before." for n in range(12)
+    )
+    again = "Let the cookies cool on the sheet for five minutes. " * 2
+    assert repeated_sentences(Text(f"{others} {again}"), limit=0.9) is None
+    found = repeated_sentences(Text(f"{others} {again * 2}"), limit=0.9)
+    assert found
+    assert found.startswith("15% of the words are in sentences like others; 1.00 above 0.9: 'Let the cookies")
 
 
 def test_short_sentences_and_code_may_repeat() -> None:
@@ -119,7 +134,7 @@ def test_a_text_counts_its_ink_letters_and_words_as_defined(text: str) -> None:
     prose = "\n\n".join(seen.prose)
     assert seen.words == re.findall(r"\w+", prose.casefold())
     for number, words in enumerate(seen.sentences):
-        assert re.findall(r"\w+", seen.sentence(number).casefold()) == words
+        assert re.findall(r"\w+", seen.written_sentences[number].casefold()) == words
 
 
 @pytest.mark.parametrize(

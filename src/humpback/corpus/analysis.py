@@ -102,9 +102,10 @@ class Text:
         """Return the words of each sentence of the prose, casefolded, without punctuation; a list item is a sentence."""
         return [words for block in self.prose for words in _sentences(block)]
 
-    def sentence(self, number: int) -> str:
-        """Return a sentence as it is written."""
-        return [block[start:end] for block in self.prose for start, end in _spans(block)][number]
+    @cached_property
+    def written_sentences(self) -> list[str]:
+        """Return the sentences as they are written."""
+        return [block[start:end] for block in self.prose for start, end in _spans(block)]
 
     @cached_property
     def words(self) -> list[str]:

@@ -6,13 +6,14 @@ The header rules and the sentence rule are the paper's; `mostly_not_text` is our
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from humpback.corpus import webrules
-from humpback.corpus.analysis import Text
+from humpback.corpus.analysis import Text, is_list_item
 from humpback.corpus.segments import NO_HEADER
 from humpback.recipe import CorpusSettings, Filter
 from humpback.records import Segment
@@ -49,6 +50,8 @@ NAVIGATION_HEADERS = frozenset(_NAVIGATION.strip().replace("\n", "|").split("|")
 
 _MIN_WORDS = 6
 """Shorter sentences are not compared: "See the example below." may well come twice."""
+_MAX_REPEATED = 0.1
+"""Share of the words of sentences: one sentence twice is more than that in the shortest segments only."""
 _MAX_POSTINGS = 64
 """Sentences remembered per word 3-gram: bounds the work on a text of thousands of similar sentences."""
 _MIN_LETTERS = 0.5
@@ -87,7 +90,8 @@ def header_empty(segment: Segment) -> str | None:
 def header_upper(segment: Segment) -> str | None:
     """Return the header when it shouts: all upper case, and more than one word or 6 letters.
 
-    Names are no shouting: `HTTP`, `3.2 HTML`, `SQLITE_OK_LOAD_PERMANENTLY` pass.
+    The paper's rule, taken at its word: it costs pages whose headers all shout ("HOW TO BAKE BREAD"), `corpus.filters` without it
+    keeps them. Names are no shouting: `HTTP`, `3.2 HTML`, `SQLITE_OK_LOAD_PERMANENTLY` pass.
     """
     header = _header(segment)
     if not header.isupper() or "_" in header:
@@ -118,18 +122,42 @@ def mostly_not_text(text: Text) -> str | None:
 
 
 def repeated_sentences(text: Text, *, limit: float) -> str | None:
-    """Return two sentences of prose, 6 words or more, whose word 3-grams have a Jaccard similarity above the limit.
+    """Return two sentences that are alike when such sentences hold more than a tenth of the words.
 
+    Paper: segments with repetitive sentences, by the Jaccard similarity of n-grams between pairs of sentences. Two are alike when that
+    of their word 3-grams is above the limit. Sentences have 6 words or more, and an item of a list that does not end as a sentence
+    is none ("Sea salt and black pepper to taste" may stand in both lists of ingredients). Of two alike the later one counts.
     Exact for texts in which no 3-gram is in more than 64 sentences; beyond that the last 64 are compared, so that the
     work stays in proportion to the text. Scripts without spaces between words have no sentences of 6 words.
     """
     numbers = [number for number, words in enumerate(text.sentences) if len(words) >= _MIN_WORDS]
-    grams = [set(zip(words, words[1:], words[2:], strict=False)) for words in map(text.sentences.__getitem__, numbers)]
+    pairs = _like_pairs([text.sentences[number] for number in numbers], limit)
+    first = next(pairs, None)
+    if first is None:
+        return None
+    written = text.written_sentences
+    total = sum(len(text.sentences[number]) for number in numbers)
+    repeated, told = 0, ""
+    for one, other, similarity in itertools.chain([first], pairs):
+        both = written[numbers[one]], written[numbers[other]]
+        if not any(map(_is_fragment, both)):
+            told = told or f"{similarity:.2f} above {limit:g}: {' / '.join(map(_shown, both))}"
+            repeated += len(text.sentences[numbers[other]])
+    if repeated <= _MAX_REPEATED * total:
+        return None
+    return f"{repeated / total:.0%} of the words are in sentences like others; {told}"
+
+
+def _like_pairs(sentences: list[list[str]], limit: float) -> Iterator[tuple[int, int, float]]:
+    """Yield each sentence that is like an earlier one: the earlier one, itself, and how alike they are."""
+    grams = [set(zip(words, words[1:], words[2:], strict=False)) for words in sentences]
     seen: set[_Gram] = set()
     repeated: set[_Gram] = set()
     for own in grams:
         repeated |= own & seen
         seen |= own
+    if not repeated:
+        return
     kept: dict[_Gram, deque[int]] = defaultdict(lambda: deque(maxlen=_MAX_POSTINGS))
     for number, own in enumerate(grams):
         common = own & repeated
@@ -139,11 +167,16 @@ def repeated_sentences(text: Text, *, limit: float) -> str | None:
         for other, count in sorted(shared.items()):
             similarity = count / (len(own) + len(grams[other]) - count)
             if similarity > limit:
-                pair = " / ".join(_shown(text.sentence(numbers[place])) for place in (other, number))
-                return f"{similarity:.2f} above {limit:g}: {pair}"
+                yield other, number, similarity
+                break
         for gram in common:
             kept[gram].append(number)
-    return None
+
+
+def _is_fragment(sentence: str) -> bool:
+    """Tell whether a sentence is a header, or an item of a list that does not end as sentences do."""
+    plain = sentence.strip()
+    return plain.startswith("#") or (is_list_item(plain) and not plain.endswith((".", "!", "?", "\u2026")))
 
 
 def _header(segment: Segment) -> str:
