@@ -312,6 +312,31 @@ def test_input_with_nothing_readable_ends_with_2_and_names_the_reasons(command: 
     _assert_refused(ended, "bad.jsonl", "nothing that can be read", "not_json", "rejected-")
 
 
+def test_wrong_column_is_told_on_the_terminal(command: Command, inputs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "wrong.jsonl").write_text('{"body": "one", "other": 1}\n')
+    alone = command(tmp_path / "wrong.jsonl", "-o", tmp_path / "out", "--quiet")
+    _assert_refused(alone, "no column 'text'", "--text-column", "body, other")
+    beside = command(tmp_path / "wrong.jsonl", inputs[0], "-o", tmp_path / "both", "--min-chars", "300")
+    assert beside.status == 0
+    assert "no column 'text'; set corpus.inputs.text (--text-column) to one of: body, other" in beside.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "key"),
+    [
+        ("--languages", "fi", "corpus.languages (--languages)"),
+        ("--licences", "MIT", "corpus.licences (--licences)"),
+        ("--min-chars", "2999", "corpus.min_chars (--min-chars)"),
+    ],
+)
+def test_gate_names_the_key_to_change(
+    command: Command, inputs: list[Path], tmp_path: Path, option: str, value: str, key: str
+) -> None:
+    given = {"--min-chars": "300", option: value}
+    ended = command(inputs[0], "-o", tmp_path / "out", "--quiet", *(word for pair in given.items() for word in pair))
+    _assert_refused(ended, "no segment of the corpus is fit", f"change {key}", status=1)
+
+
 def test_recipe_gives_its_corpus_section_and_options_go_before_it(command: Command, lab: Lab, tmp_path: Path) -> None:
     recipe = lab.recipe_file(tmp_path / "r.yaml")
     ended = command("--recipe", recipe, "-o", tmp_path / "out", "--json", "--quiet", "--set", "corpus.sample=4")

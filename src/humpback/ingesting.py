@@ -16,8 +16,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from humpback.corpus.columns import NO_COLUMN
 from humpback.corpus.dropped import PAGE_CHARS, PART_CHARS, PARTS
 from humpback.corpus.overlap import set_files
 from humpback.corpus.readers import check_inputs, input_files
@@ -25,8 +26,8 @@ from humpback.corpus.units import HUB, Unit, entries, plan
 from humpback.errors import GateError, InputError, StorageError
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.progress import Bar, Console, format_seconds
-from humpback.recipe import CorpusInput, CorpusRecipe, CorpusSettings, SeedInput, identity_of
-from humpback.records import Segment
+from humpback.recipe import CorpusInput, CorpusRecipe, CorpusSettings, Filter, SeedInput, identity_of
+from humpback.records import Rejected, Segment
 from humpback.runner import Output, Work, environment, run_stream, run_units, tell_reasons, to_json
 from humpback.stages.dedup import dedup
 from humpback.stages.ingest import DOCUMENTS, MASKED, UNREAD
@@ -106,14 +107,42 @@ def ingest_documents(settings: CorpusSettings, folder: Path, *, executor: Execut
     if not work.tally[DOCUMENTS]:
         raise InputError(
             f"corpus inputs {', '.join(given.path for given in settings.inputs)} hold nothing that can be read "
-            f"({tell_reasons(work.counts)}); see {folder}/rejected-*.parquet, and give other inputs or column names"
+            f"({tell_reasons(work.counts)}); see {folder}/rejected-*.parquet.{_first_detail(folder)}"
         )
     if not work.counts.kept:
         raise GateError(
             f"no segment of the corpus is fit ({tell_reasons(work.counts)}); see {folder}/rejected-*.parquet, "
-            "and change corpus.inputs, corpus.min_chars or corpus.max_chars"
+            f"and change {_advice(work.counts)}"
         )
+    if columns := work.counts.rejected.get(NO_COLUMN):
+        console.say(f"ingest: {columns} rows or files lack the column of the text.{_first_detail(folder, NO_COLUMN)}")
     return work
+
+
+_ADVICE = {
+    "language": "corpus.languages (--languages) or corpus.min_language_score",
+    "licence": "corpus.licences (--licences), or state one with corpus.inputs.licence (--licence)",
+    "pii": "corpus.pii (--pii)",
+    "contaminated": "corpus.decontaminate (--decontaminate)",
+    "too_short": "corpus.min_chars (--min-chars)",
+    "too_long": "corpus.max_chars (--max-chars)",
+    **dict.fromkeys(get_args(Filter), "corpus.filters (--filters, --no-filters)"),
+}
+
+
+def _advice(counts: Counts) -> str:
+    """Return the keys to change by the reasons met, the commonest first."""
+    reasons = sorted(counts.rejected, key=lambda reason: (-counts.rejected[reason], reason))
+    keys = dict.fromkeys(_ADVICE[reason] for reason in reasons if reason in _ADVICE)
+    return "; ".join(list(keys)[:3]) or "corpus.inputs"
+
+
+def _first_detail(folder: Path, reason: str = "") -> str:
+    """Return what the first rejected row says, of that reason if one is given."""
+    for row in read_records(shard_files(folder, "rejected"), Rejected):
+        if reason in ("", row.reason):
+            return f" The first: {row.detail}"
+    return ""
 
 
 def dedup_segments(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from humpback.corpus import datasets
 from humpback.corpus.readers import check_inputs, input_files, read_documents
 from humpback.errors import InputError, MissingDependencyError, StageError
 from humpback.recipe import CorpusInput
@@ -70,10 +71,10 @@ def test_a_csv_without_the_column_of_text_says_which_there_are(tmp_path: Path) -
     path.write_text("body,title\none,two\n")
     (only,) = read(path)
     assert isinstance(only, Rejected)
-    assert only.reason == "no_text"
+    assert only.reason == "no_column"
     assert "one of: body, title" in only.detail
     path.write_text("")
-    assert told(read(path)) == ["no_text"]
+    assert told(read(path)) == ["no_column"]
 
 
 TABLE = pa.table(
@@ -107,7 +108,7 @@ def test_rows_of_parquet_and_arrow(tmp_path: Path, name: str) -> None:
     assert isinstance(four, Document)
     assert (one.title, one.header_path, one.time) == ("A title", "A > B", "2024-01-02T03:00:00")
     assert four.location == f"{path.as_posix()}#r4"
-    assert told(read(path, text="body")) == ["no_text"]
+    assert told(read(path, text="body")) == ["no_column"]
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "stream.arrow", "file.arrow"])
@@ -185,6 +186,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, load: object) -> None:
     module = types.ModuleType("datasets")
     module.load_dataset = load  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
+    monkeypatch.setattr(datasets, "_unreachable", str)
 
 
 def test_the_hub_is_streamed_with_configuration_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +210,23 @@ def test_the_hub_is_streamed_with_configuration_and_split(monkeypatch: pytest.Mo
     assert isinstance(records[0], Document)
     assert (records[0].source_uri, records[0].location) == ("https://a.example/1", "hub:owner/name#r1")
     assert input_files([CorpusInput(path="hub:owner/name")]) == []
+
+
+def test_a_hub_that_does_not_answer_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*_: object, **__: object) -> None:
+        raise AssertionError("it is asked for half a minute")
+
+    def refuse(address: tuple[str, int], timeout: float) -> None:
+        assert timeout <= 5
+        raise OSError(-2, "Name or service not known")
+
+    reach = datasets._unreachable
+    fake_hub(monkeypatch, load_dataset)
+    monkeypatch.setattr(datasets, "_unreachable", reach)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(InputError, match=r"hub:owner/name cannot be opened: huggingface.co does not answer .*network"):
+        read("hub:owner/name")
 
 
 def test_a_data_set_that_cannot_be_opened_stops_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,10 @@ from humpback.corpus.place import half_character, unix_lines
 from humpback.recipe import CorpusInput
 from humpback.records import Document, content_id
 
-__all__ = ["column_names", "missing_column", "read_row"]
+__all__ = ["NO_COLUMN", "column_names", "missing_column", "read_row"]
 
+NO_COLUMN = "no_column"
+"""Reason of rows and tables without the column of the text."""
 _LIMITS = (1000, 2000, 4000, 300, 40, 60)
 """Characters kept of title, header path, address, licence, language and time: each is copied to every piece of the text."""
 _MAX_NESTING = 20
@@ -67,8 +69,10 @@ def _format_of(text: str) -> Literal["plain", "markdown"]:
 
 
 def missing_column(names: list[str], where: str, column: str) -> Fault:
-    detail = f"{where} has no column {column!r}; set corpus.inputs.text to one of: {', '.join(names[:20])}"
-    return Fault("no_text", detail)
+    detail = (
+        f"{where} has no column {column!r}; set corpus.inputs.text (--text-column) to one of: {', '.join(names[:20])}"
+    )
+    return Fault(NO_COLUMN, detail)
 
 
 def _no_text(row: Mapping[str, object], where: str, column: str) -> Fault:

@@ -7,7 +7,11 @@ streamed from the hub, one row at a time. `datasets` itself is needed for the hu
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from humpback.records import Document, Rejected
 __all__ = ["check_hub", "read_hub", "saved_files"]
 
 _HUB = "hub:"
+_PATIENCE_S = 5.0
 _NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
 _CARD = re.compile(r"---\s*\n(?:.*\n)*?(?:dataset_info|configs|task_categories|size_categories)\s*:")
 _SPLITS = re.compile(r"(?:^|[-_./])(train|training|test|testing|validation|valid|val|dev)(?:[-_./0-9]|$)")
@@ -93,6 +98,8 @@ def _load() -> Any:
 
 def _open(name: str, given: CorpusInput) -> Iterator[Mapping[str, object]]:
     load_dataset = _load()
+    if fault := _unreachable():  # the library would try for half a minute
+        raise InputError(f"corpus input {given.path} cannot be opened: {fault}; check the network")
     try:
         return iter(load_dataset(name, given.config, split=given.split, streaming=True))
     except (OSError, ValueError, RuntimeError) as error:
@@ -100,6 +107,18 @@ def _open(name: str, given: CorpusInput) -> Iterator[Mapping[str, object]]:
             f"corpus input {given.path} cannot be opened (config {given.config}, split {given.split}): "
             f"{_first_line(error)}; check its name, config and split, the network, and whether it needs `hf auth login`"
         ) from error
+
+
+def _unreachable() -> str:
+    """Return why the hub cannot be reached, as far as a few seconds tell; through a proxy they tell nothing."""
+    hub = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    if urllib.request.getproxies() or not hub.hostname:
+        return ""
+    try:
+        socket.create_connection((hub.hostname, hub.port or (80 if hub.scheme == "http" else 443)), _PATIENCE_S).close()
+    except OSError as error:
+        return f"{hub.hostname} does not answer ({error.strerror or error})"
+    return ""
 
 
 def _snapshot(folder: Path, given: CorpusInput) -> list[Path] | None:
