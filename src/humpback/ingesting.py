@@ -27,7 +27,7 @@ from humpback.errors import GateError, InputError, StorageError
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.progress import Bar, Console, format_seconds
 from humpback.recipe import CorpusInput, CorpusRecipe, CorpusSettings, Filter, SeedInput, identity_of
-from humpback.records import Rejected, Segment
+from humpback.records import Marked, MarkedSegment, Rejected, Segment
 from humpback.runner import Output, Work, environment, run_stream, run_units, tell_reasons, to_json
 from humpback.stages.dedup import dedup
 from humpback.stages.ingest import DOCUMENTS, MASKED, UNREAD
@@ -100,7 +100,7 @@ def ingest_documents(settings: CorpusSettings, folder: Path, *, executor: Execut
         work = run_units(
             IngestTask(settings=settings, on_document=progress.on_document),
             plan(settings.inputs),
-            Output(folder, "segments", Segment),
+            Output(folder, "segments", MarkedSegment),
             executor=executor,
             on_unit=progress.on_unit,
         )
@@ -151,6 +151,7 @@ def dedup_segments(
     """Keep each text of `source` once, and the sample."""
     rows = dedup(
         lambda: read_records(shard_files(source, "segments"), Segment),
+        lambda: read_records(shard_files(source, "segments"), Marked),
         sample=settings.sample,
         near=settings.near_duplicates,
         scratch=folder / "work",

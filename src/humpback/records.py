@@ -21,6 +21,8 @@ __all__ = [
     "Candidate",
     "Document",
     "Example",
+    "Marked",
+    "MarkedSegment",
     "Pair",
     "Record",
     "Rejected",
@@ -92,6 +94,22 @@ class Segment(Record):
     """As the document's."""
     time: str = ""
     """As the document's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marked(Record):
+    """What finding duplicates asks of a segment."""
+
+    source_uri: str
+    marks: bytes
+    """Digest, rank and signature (`stages/dedup.py: mark`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkedSegment(Segment):
+    """A segment with its marks, worked out where it was cut: by as many workers as there are."""
+
+    marks: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +202,13 @@ def schema_of(kind: type[Record]) -> pa.Schema:
 def _arrow_type(hint: object) -> pa.DataType:
     import pyarrow as pa
 
-    plain: dict[object, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    plain: dict[object, pa.DataType] = {
+        str: pa.string(),
+        bytes: pa.binary(),
+        int: pa.int64(),
+        float: pa.float64(),
+        bool: pa.bool_(),
+    }
     if hint in plain:
         return plain[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -18,8 +18,9 @@ from humpback.engines.cache import CachedEngine
 from humpback.evaluation.signals import Raters
 from humpback.prompts import Prompts
 from humpback.recipe import AugmentSettings, CorpusSettings, ScoreSettings
-from humpback.records import Candidate, Document, Rejected, Scored, Segment
+from humpback.records import Candidate, Document, MarkedSegment, Rejected, Scored, Segment
 from humpback.stages.augment import augment
+from humpback.stages.dedup import mark_segment
 from humpback.stages.ingest import ingest
 from humpback.stages.score import score
 
@@ -89,14 +90,15 @@ def _tell_nobody() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestTask:
-    """A unit of the input, read where it is worked on, to segments."""
+    """A unit of the input, read where it is worked on, to segments, with the marks that finding duplicates needs of them."""
 
     settings: CorpusSettings
     on_document: Callable[[], None] = _tell_nobody
     """Hears of every record read in this process; a worker process has nobody to tell."""
 
-    def __call__(self, unit: Unit, tally: Counter[str]) -> Iterator[Segment | Rejected]:
-        return ingest(self._read(unit), self.settings, overlap=self._overlap, tally=tally)
+    def __call__(self, unit: Unit, tally: Counter[str]) -> Iterator[MarkedSegment | Rejected]:
+        for outcome in ingest(self._read(unit), self.settings, overlap=self._overlap, tally=tally):
+            yield outcome if isinstance(outcome, Rejected) else mark_segment(outcome)
 
     def _read(self, unit: Unit) -> Iterator[Document | Rejected]:
         for document in read_unit(unit, max_record_bytes=self.settings.max_line_bytes):

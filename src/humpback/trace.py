@@ -123,7 +123,7 @@ class _Tables:
             if not held:
                 return []
             table = ds.dataset(held, format="parquet")
-            names = columns or [name for name in table.schema.names if name not in ("input_ids", "labels")]
+            names = columns or [name for name in table.schema.names if name not in ("input_ids", "labels", "marks")]
             rows: list[Row] = table.to_table(columns=[*names, "__filename"], filter=where).to_pylist()
         except PermissionError as error:
             raise StorageError(f"{self.run / stage} cannot be read ({error}); check its permissions") from error

@@ -74,7 +74,7 @@ def test_a_csv_without_the_column_of_text_says_which_there_are(tmp_path: Path) -
     assert only.reason == "no_column"
     assert "one of: body, title" in only.detail
     path.write_text("")
-    assert told(read(path)) == ["no_column"]
+    assert told(read(path)) == ["no_text"]
 
 
 TABLE = pa.table(

@@ -18,8 +18,8 @@ import humpback.corpus.neardup
 import humpback.stages.dedup
 from humpback.corpus.neardup import sign
 from humpback.errors import StorageError
-from humpback.records import Rejected, Segment
-from humpback.stages.dedup import dedup
+from humpback.records import Marked, Rejected, Segment
+from humpback.stages.dedup import dedup, mark, mark_segment
 
 Make = Callable[..., Segment]
 Dedup = Callable[..., tuple[list[str], Counter[str]]]
@@ -235,6 +235,20 @@ def test_what_is_not_sampled_keeps_its_text(make_segment: Make, run: Callable[..
     texts = {segment.id: segment.text for segment in segments}
     assert [json.loads(row.row)["text"] for row in rows] == [texts[row.id] for row in rows]
     assert len(rows) == 5
+
+
+@pytest.mark.parametrize("near", [NEAR, None])
+def test_marks_made_elsewhere_give_the_same(make_segment: Make, tmp_path: Path, near: float | None) -> None:
+    draw = random.Random(7)
+    first = prose(draw, 200)
+    texts = [" ".join(first), " ".join(changed(draw, first, 4)), " ".join(first).upper(), " ".join(prose(draw, 200))]
+    segments = [make_segment(text) for text in texts * 3]
+    marked = [Marked(id=one.id, source_uri=one.source_uri, marks=mark(one)) for one in segments]
+    asked = {"near": near, "sample": 1, "random_seed": 1, "scratch": tmp_path / "scratch"}
+    plain = list(dedup(lambda: iter(segments), **asked))  # type: ignore[arg-type]
+    assert plain == list(dedup(lambda: iter(segments), lambda: iter(marked), **asked))  # type: ignore[arg-type]
+    assert len({row.reason for row in plain if isinstance(row, Rejected)}) == (3 if near else 2)
+    assert [mark_segment(one).marks for one in segments] == [row.marks for row in marked]
 
 
 @pytest.mark.parametrize("sample", [30, 31, 1000])

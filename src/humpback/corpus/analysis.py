@@ -37,7 +37,7 @@ _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _FENCED = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _CODE_START = re.compile(r"\s*(?:>>> |\.\.\. |\$ |\(Pdb\)|[|+][ :|+=-]|\w+ +::=)")
 _UNSEEN = re.compile(r"</?[A-Za-z!][^<>]*>|(?<=\])\([^()\s]*\)|https?://[^\s<>()]*")
-_SYMBOL = re.compile(r"[(){}\[\]<>=_;\\/|*&%$#@+^~`]")
+_SYMBOLS = b"(){}[]<>=_;\\/|*&%$#@+^~`"
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _LIST_ITEM = re.compile(r"(?:[-*+\u2022\u25cf\u25e6\u2023\u2013|>]|\(?(?:\d{1,3}|[A-Za-z])[.)])(?:\s|$)")
 
@@ -184,6 +184,9 @@ def _prose_block(raw: str) -> _Block | None:
     text = _seen(raw)
     tokens = text.split()
     ink = len("".join(tokens))
-    if not ink or _CODE_START.match(text) or len(_SYMBOL.findall(text)) > _MAX_SYMBOLS * ink:
+    if not ink or _CODE_START.match(text):
+        return None
+    plain = text.encode("ascii", "ignore")
+    if len(plain) - len(plain.translate(None, _SYMBOLS)) > _MAX_SYMBOLS * ink:
         return None
     return _Block(text, ink, len(tokens))

@@ -10,8 +10,6 @@ import json
 import os
 import re
 import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,6 +109,8 @@ def _open(name: str, given: CorpusInput) -> Iterator[Mapping[str, object]]:
 
 def _unreachable() -> str:
     """Return why the hub cannot be reached, as far as a few seconds tell; through a proxy they tell nothing."""
+    import urllib.request  # slow to load, and few need it
+
     hub = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     if urllib.request.getproxies() or not hub.hostname:
         return ""

@@ -90,7 +90,7 @@ class Ledger:
         with storage_errors(folder):
             self._files: dict[str, BinaryIO] = {name: (folder / name).open("wb") for name in names}
 
-    def append(self, signed: Signed, ranks: Sequence[int], names: Sequence[bytes]) -> None:
+    def append(self, signed: Signed, ranks: Sequence[int] | UInts, names: Sequence[bytes]) -> None:
         """Add rows; a name is whatever tells a user which row it is."""
         ends = np.cumsum([len(name) for name in names], dtype=np.int64) + self._names_end
         columns: dict[str, NDArray[np.generic]] = {

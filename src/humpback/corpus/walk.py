@@ -51,6 +51,7 @@ _DOUBTFUL = ("form", "header")
 _FONT_LEVELS = {"7": 1, "6": 2, "5": 3, "4": 4, "+4": 1, "+3": 2, "+2": 3, "+1": 4}
 _WORDS = re.compile(r"[^\W_]+")
 _TARGET = frozenset(("id", "name"))
+_TELLING = frozenset(("hidden", "style", "role", "aria-hidden"))
 _MAX_HEADER = 300
 _MAX_NAMES = 1_000
 """Characters of ids and class names that are looked at: what was found for them is remembered."""
@@ -154,19 +155,20 @@ class Walk(Collector):
             self._measures = measures  # what is dropped is never looked at again
             self._drop(node, rule, attributes)
             return _GONE
-        return _HEADER if attributes.get("role") == "heading" else kind
+        return _HEADER if "role" in attributes and attributes["role"] == "heading" else kind
 
     def _rule(self, node: LexborNode, tag: str, kind: int, attributes: dict[str, str | None]) -> str | None:
         """Return the rule by which an element and all below it is dropped."""
         if tag in _DOUBTFUL and self._is_small(node, 0.25) and not node.css_first("h1,h2"):
             return f"<{tag}>"
-        if "hidden" in attributes or hidden_style(attributes.get("style")):
-            return "hidden"
-        role = attributes.get("role")
-        if role is not None and dropped_role(role):
-            return f"role={role}"
-        if attributes.get("aria-hidden") == "true" and self._is_small(node, 0.1):
-            return "aria-hidden"
+        if not _TELLING.isdisjoint(attributes):  # few elements have any of these
+            if "hidden" in attributes or hidden_style(attributes.get("style")):
+                return "hidden"
+            role = attributes.get("role")
+            if role is not None and dropped_role(role):
+                return f"role={role}"
+            if attributes.get("aria-hidden") == "true" and self._is_small(node, 0.1):
+                return "aria-hidden"
         names = attributes.get("class") or ""
         own = attributes.get("id")
         if own and kind not in (_HEADER, _TERM):  # theirs are made of their words

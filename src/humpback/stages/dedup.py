@@ -9,32 +9,38 @@ import contextlib
 import hashlib
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from humpback.corpus.neardup import Fates, Ledger, find_duplicates, rank, sign
+from humpback.corpus.neardup import Fates, Ledger, Signed, find_duplicates, rank, sign
 from humpback.errors import StorageError
-from humpback.records import Rejected, Segment
+from humpback.records import Marked, MarkedSegment, Record, Rejected, Segment
 from humpback.stages.rejecting import reject
 from humpback.store.fingerprint import derive_seed
 from humpback.store.shards import storage_errors
 
-__all__ = ["dedup"]
+__all__ = ["dedup", "mark", "mark_segment"]
 
 BATCH = 1024
+Row = TypeVar("Row", bound=Record)
 
 
 def dedup(
     segments: Callable[[], Iterable[Segment]],
+    marked: Callable[[], Iterable[Marked | MarkedSegment]] | None = None,
     *,
     near: float | None,
     sample: int | None,
     random_seed: int,
     scratch: Path,
 ) -> Iterator[Segment | Rejected]:
-    """Yield each segment, or why not; `segments` is called twice and gives the same each time.
+    """Yield each segment, or why not; `segments` is called once, after `marked`, which gives the marks of the same segments.
+
+    Without `marked` it is called twice, and gives the same each time.
 
     `near` is the least Jaccard similarity of near duplicates; None removes exact duplicates only. The folder `scratch` is the
     stage's own: what is in it is removed at the start, and the folder at the end.
@@ -46,9 +52,9 @@ def dedup(
             with contextlib.ExitStack() as opened:
                 with storage_errors(draws):
                     draw_file = opened.enter_context(draws.open("wb"))
-                for batch in _batches(segments()):
-                    signed = sign([segment.text for segment in batch], near=near is not None)
-                    ledger.append(signed, [_rank(segment) for segment in batch], [_name(segment) for segment in batch])
+                for batch in _batches(marked() if marked else map(mark_segment, segments())):
+                    signed, ranks = _unmark(batch, near=near is not None)
+                    ledger.append(signed, ranks, [_name(row) for row in batch])
                     if sample is not None:
                         with storage_errors(draws):
                             draw_file.write(_draws(batch, random_seed).tobytes())
@@ -96,7 +102,27 @@ def _emptied(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)  # it serves nothing any more, and an error on the way here tells more
 
 
-def _batches(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+def mark_segment(segment: Segment) -> MarkedSegment:
+    """Return a segment with its marks; the work of them is most of what dedup costs."""
+    return MarkedSegment(**vars(segment), marks=mark(segment))
+
+
+def mark(segment: Segment) -> bytes:
+    """Return a segment's digest (16 bytes), rank (8) and signature (448). They depend on the segment alone."""
+    signed = sign([segment.text], near=True)
+    return signed.digests.tobytes() + _rank(segment).to_bytes(8, sys.byteorder) + signed.signatures.tobytes()
+
+
+def _unmark(
+    rows: Sequence[Marked | MarkedSegment], *, near: bool
+) -> tuple[Signed, np.ndarray[tuple[int], np.dtype[np.uint64]]]:
+    """Return what the ledger wants to know of the rows, and their ranks."""
+    numbers = np.frombuffer(b"".join(row.marks for row in rows), dtype=np.uint64).reshape(len(rows), -1)
+    signatures = np.ascontiguousarray(numbers[:, 3:]).view(np.uint32) if near else np.empty((len(rows), 0), np.uint32)
+    return Signed(np.ascontiguousarray(numbers[:, :2]), signatures), numbers[:, 2]
+
+
+def _batches(segments: Iterable[Row]) -> Iterator[list[Row]]:
     source = iter(segments)
     while batch := list(itertools.islice(source, BATCH)):
         yield batch
@@ -110,11 +136,11 @@ def _rank(segment: Segment) -> int:
     return rank(len(segment.text), int.from_bytes(hashlib.blake2b(fields, digest_size=8).digest(), "little"))
 
 
-def _name(segment: Segment) -> bytes:
+def _name(segment: Marked | MarkedSegment) -> bytes:
     return f"segment {segment.id} of {segment.source_uri}".encode("utf-8", "surrogatepass")
 
 
-def _draws(segments: Iterable[Segment], random_seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _draws(segments: Iterable[Record], random_seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array([derive_seed(random_seed, "sample", segment.id) for segment in segments], dtype=np.int64)
 
 

@@ -137,7 +137,8 @@ def _hide(segment: Segment, settings: CorpusSettings) -> tuple[Segment, Counter[
         path, title = mask_pii(segment.header_path), mask_pii(segment.title)
         found.update(hidden.found)
         found.update(path.found)
-        segment = dataclasses.replace(segment, header_path=path.text, title=title.text)
+        if path.found or title.found:
+            segment = dataclasses.replace(segment, header_path=path.text, title=title.text)
         if len(hidden.text) < settings.min_chars:
             short = (
                 f"{len(hidden.text):,} characters once personal data is masked, below min_chars={settings.min_chars:,}"

@@ -7,6 +7,7 @@ records give the same bytes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -166,10 +167,11 @@ def shard_files(folder: Path, prefix: str) -> list[Path]:
 
 
 def read_records(files: Path | Sequence[Path], kind: type[R], *, chunk: int = 1024) -> Iterator[R]:
-    """Stream records from Parquet files in order; raise StorageError naming a damaged file."""
+    """Stream records from Parquet files in order, their own columns only; raise StorageError naming a damaged file."""
+    columns = [field.name for field in dataclasses.fields(kind)]
     for path in [files] if isinstance(files, Path) else files:
         with _open(path) as file:
-            for batch in file.iter_batches(batch_size=chunk):
+            for batch in file.iter_batches(batch_size=chunk, columns=columns):
                 for row in batch.to_pylist(maps_as_pydicts="strict"):
                     yield from_row(kind, row)
 
