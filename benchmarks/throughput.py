@@ -22,7 +22,8 @@ from harness import Repetition
 from selectolax.lexbor import LexborHTMLParser
 
 from humpback.corpus.charset import decode_html
-from humpback.corpus.minhash import MinHash
+from humpback.corpus.minhash import NGRAM, signature
+from humpback.corpus.ngrams import word_ngrams
 from humpback.corpus.segments import cut
 from humpback.recipe import CorpusInput, CorpusSettings
 from humpback.records import Document, Segment, content_id
@@ -71,10 +72,9 @@ def by_cut(pages: Pages) -> None:
 def by_funnel(pages: Pages) -> None:
     """All that one worker does per page: parse, cut, every filter, personal data, language; then the signature for dedup."""
     settings = CorpusSettings(inputs=[CorpusInput(path="pages")], min_chars=MIN_CHARS, max_chars=MAX_CHARS)
-    minhash = MinHash()
     for record in ingest(documents(pages), settings):
         if isinstance(record, Segment):
-            minhash.signature(record.text)
+            signature(word_ngrams(record.text, NGRAM))
 
 
 def by_strings(extractor: str) -> Callable[[Sequence[str]], None]:

@@ -163,7 +163,7 @@ class CorpusSettings(Section):
     min_language_score: float = Field(0.65, ge=0, le=1)
     """Surest language must be at least this probable (FineWeb: 0.65); only with `languages`."""
     pii: Literal["mask", "reject", "keep"] = "mask"
-    """E-mail and IP addresses, phone and card numbers, keys: replaced by a placeholder, a reason to reject, or left."""
+    """E-mail and IP addresses, numbers of phones, cards and social security, keys: masked, a reason to reject, or left."""
     licences: list[str] = []
     """Licences kept, for example [CC0-1.0, CC-BY-4.0]; others and unstated ones are rejected. Empty keeps all."""
     near_duplicates: float | None = Field(0.75, gt=0, le=1)

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from humpback.corpus.minhash import BANDS, NGRAM, PERMUTATIONS, ROWS, MinHash, band_keys, equal_numbers, signature
+from humpback.corpus.minhash import BANDS, NGRAM, PERMUTATIONS, ROWS, band_keys, equal_numbers, signature
 from humpback.corpus.ngrams import word_ngrams
 
 SIGNATURE = "b9808e78df3a8faf"
@@ -77,7 +77,6 @@ def test_band_keys_are_equal_exactly_where_bands_are() -> None:
 
 def test_signatures_never_change() -> None:
     found = signature(word_ngrams("A text whose signature may be stored for years.", NGRAM))
-    assert MinHash().signature("a text, whose signature may be stored for YEARS").tolist() == found.tolist()
     assert found.dtype == np.uint32
     assert found.shape == (PERMUTATIONS,)
     assert hashlib.sha256(found.astype("<u4").tobytes()).hexdigest()[:16] == SIGNATURE

@@ -21,9 +21,9 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from humpback.corpus.ngrams import UInts, mix, word_ngrams
+from humpback.corpus.ngrams import UInts, mix
 
-__all__ = ["BANDS", "NGRAM", "PERMUTATIONS", "ROWS", "MinHash", "band_keys", "equal_numbers", "signature"]
+__all__ = ["BANDS", "NGRAM", "PERMUTATIONS", "ROWS", "band_keys", "equal_numbers", "signature"]
 
 NGRAM = 5
 BANDS, ROWS = 14, 8
@@ -42,15 +42,6 @@ def _constants(name: str, count: int) -> UInts:
 _FACTORS = (_constants("factor", PERMUTATIONS) >> np.uint64(32)).astype(np.uint32)[:, None] | np.uint32(1)
 _SHIFTS = (_constants("shift", PERMUTATIONS) >> np.uint64(32)).astype(np.uint32)[:, None]
 _BAND_FACTORS = _constants("band", ROWS) | np.uint64(1)
-
-
-class MinHash:
-    """The whole way from one text to its signature; `neardup.sign` takes its parts, to normalise a text once for all it needs."""
-
-    bands, rows = BANDS, ROWS
-
-    def signature(self, text: str) -> Signatures:
-        return signature(word_ngrams(text, NGRAM))
 
 
 def signature(ngrams: UInts) -> Signatures:

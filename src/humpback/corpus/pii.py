@@ -1,6 +1,7 @@
 """Personal data and secrets in a text: found as spans, or replaced by placeholders such as `<email>`.
 
-A text comes in; e-mail and public IP addresses, phone numbers, payment cards, bank accounts and keys go out. FineWeb
+A text comes in; e-mail and public IP addresses, phone numbers, payment cards, bank accounts, US social security numbers and keys
+go out. FineWeb
 (arXiv 2406.17557) masks e-mail and public IP addresses; the rest is ours, for the same reason: a tuned model must not
 repeat them. Kept are what names nobody: addresses and numbers reserved for documentation (example.com, 192.0.2.0/24,
 555-0123, card schemes' test numbers), private networks, and free-call numbers. A number counts only in a shape that numbers
@@ -22,7 +23,7 @@ from humpback.corpus.secrets import find_keys
 
 __all__ = ["Kind", "Masked", "Pii", "find_pii", "mask_pii"]
 
-Kind = Literal["email", "ip", "phone", "card", "iban", "key"]
+Kind = Literal["email", "ip", "phone", "card", "iban", "ssn", "key"]
 
 _MAX_LOCAL = 64
 _LOCAL_MARKS = "_.+%'-"
@@ -61,6 +62,8 @@ _PHONE = re.compile(
     r"|(?P<nanp>(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4})"
     r"|(?P<french>0[1-9](?:[ .]\d\d){4})"
     r"|(?P<british>0(?:[12378]\d(?: \d{4}){2}|\d{3} \d{3} \d{3,4}|\d{4} \d{6}|\d{4} \d{3} \d{3}))"
+    r"|(?P<bracketed>\(0(?:[12378]\d\) ?\d{4}|1\d{2}\) ?\d{3}|1\d{3}\) ?\d{3}|7\d{3}\) ?\d{3})[ -]?\d{3,4})"
+    r"|(?P<dashed>0(?:2\d-\d{4}-\d{4}|1\d{2}-\d{3}-\d{4}|1\d{3}-\d{6}|7\d{3}-\d{6}|7\d{3}-\d{3}-\d{3}))"
     r")(?![\w/]|[.,-]\d| \d)"
 )
 _CALL = re.compile(
@@ -73,6 +76,12 @@ _CALL = re.compile(
 _FREE_CALL = re.compile(r"\+?1?(?:800|888|877|866|855|844|833|822)\d{7}|(?:0|\+?44)(?:800|808)\d{6,7}")
 _DRAMA = re.compile(r"\+?1?[2-9]\d\d55501\d\d|(?:0|\+?44)(?:7700900|2079460|1632960)\d{3}")
 _NO_PHONE = re.compile(r"(?:isbn|issn|doi|rfc|iso|din|part no|model|version|\bid)\W*(?:\d+\W*)?$", re.I)
+
+_SSN = re.compile(r"(?<![\w.+/-])(?!000|666|9)(\d{3})([ -]?)(?!00)(\d\d)\2(?!0000)(\d{4})(?![\w/-]|\.\d)")
+"""A US social security number; no area begins with 9 or is 000 or 666, and no part is all zeros."""
+_SAMPLE_SSNS = frozenset(("078051120", "219099999", "123456789", "457555462", "111111111", "333333333"))
+_SOCIAL = re.compile(r"\b(?:ssns?|social[ -]security)\b[^\d\n]{0,30}$", re.I)
+_NO_SSN = re.compile(r"(?:part|item|model|order|serial|catalog(?:ue)?|sku|isbn|ref(?:erence)?|no|nr|id)\W*$|#$", re.I)
 
 _CARD = re.compile(r"(?<![\w.+-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)")
 _CARD_GROUPS = frozenset(((4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3), (13,), (14,), (15,), (16,), (19,)))
@@ -111,7 +120,13 @@ def find_pii(text: str) -> list[Pii]:
     if "@" in text:
         found += _emails(text)
     if runs := [run.span() for run in _NUMBERS.finditer(text)]:
-        found += (*_ibans(text, runs), *_cards(text, runs), *_ipv4(text, runs), *_phones(text, runs))
+        found += (
+            *_ibans(text, runs),
+            *_cards(text, runs),
+            *_ssns(text, runs),
+            *_ipv4(text, runs),
+            *_phones(text, runs),
+        )
     if "::" in text or text.count(":") > 6:
         found += _ipv6(text)
     return _apart(found) if len(found) > 1 else found
@@ -130,7 +145,7 @@ def mask_pii(text: str) -> Masked:
     return Masked("".join((*parts, text[start:])), Counter(kind for kind, _, _ in found))
 
 
-_ORDER: dict[Kind, int] = {"key": 0, "email": 1, "iban": 2, "card": 3, "ip": 4, "phone": 5}
+_ORDER: dict[Kind, int] = {"key": 0, "email": 1, "iban": 2, "card": 3, "ssn": 4, "ip": 5, "phone": 6}
 
 
 def _apart(found: list[Pii]) -> list[Pii]:
@@ -211,6 +226,16 @@ def _cards(text: str, runs: Sequence[tuple[int, int]]) -> Iterator[Pii]:
         groups = tuple(map(len, re.split(r"[ -]", match[0])))
         if groups in _CARD_GROUPS and _ISSUERS.fullmatch(number) and number not in _TEST_CARDS and _luhn(number):
             yield Pii("card", match.start(), match.end())
+
+
+def _ssns(text: str, runs: Sequence[tuple[int, int]]) -> Iterator[Pii]:
+    """Yield US social security numbers: with dashes (`536-22-1234`), or in another shape where the words before say so."""
+    for match in _around(_SSN, text, runs, _RUN_BEFORE):
+        if "".join(match.group(1, 3, 4)) in _SAMPLE_SSNS:
+            continue
+        before = text[max(0, match.start() - _BEFORE) : match.start()]
+        if _SOCIAL.search(before) or (match[2] == "-" and not _NO_SSN.search(before)):
+            yield Pii("ssn", match.start(), match.end())
 
 
 def _luhn(number: str) -> bool:
