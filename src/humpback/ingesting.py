@@ -16,23 +16,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
+from humpback.accounting import STEPS, first_detail, funnel_of, tell_advice
 from humpback.corpus.columns import NO_COLUMN
-from humpback.corpus.dropped import PAGE_CHARS, PART_CHARS, PARTS
 from humpback.corpus.overlap import set_files
 from humpback.corpus.readers import check_inputs, input_files
 from humpback.corpus.units import HUB, Unit, entries, plan
 from humpback.errors import GateError, InputError, StorageError
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.progress import Bar, Console, format_seconds
-from humpback.recipe import CorpusInput, CorpusRecipe, CorpusSettings, Filter, SeedInput, identity_of
-from humpback.records import Marked, MarkedSegment, Rejected, Segment
+from humpback.recipe import CorpusInput, CorpusRecipe, CorpusSettings, SeedInput, identity_of
+from humpback.records import Marked, MarkedSegment, Segment
 from humpback.runner import Output, Work, environment, run_stream, run_units, tell_reasons, to_json
 from humpback.stages.dedup import dedup
-from humpback.stages.ingest import DOCUMENTS, MASKED, UNREAD
+from humpback.stages.ingest import DOCUMENTS, UNREAD
 from humpback.store.fingerprint import canonical, fingerprint, hash_file
-from humpback.store.rundir import Counts, Manifest, RunDir, check_folder
+from humpback.store.rundir import Manifest, RunDir, check_folder
 from humpback.store.shards import atomic_write, count_rows, read_records, shard_files, storage_errors, sync_folder
 from humpback.tasks import IngestTask
 
@@ -40,7 +40,6 @@ __all__ = [
     "CORPUS_VERSION",
     "dedup_identity",
     "dedup_segments",
-    "funnel_of",
     "hash_inputs",
     "ingest_documents",
     "ingest_identity",
@@ -55,7 +54,6 @@ CORPUS_VERSION = 2
 LISTED_FILES = 10_000
 """Input files up to which a manifest names each."""
 
-_STEPS = ("ingest", "dedup")
 AnyInput = TypeVar("AnyInput", SeedInput, CorpusInput)
 
 
@@ -107,42 +105,16 @@ def ingest_documents(settings: CorpusSettings, folder: Path, *, executor: Execut
     if not work.tally[DOCUMENTS]:
         raise InputError(
             f"corpus inputs {', '.join(given.path for given in settings.inputs)} hold nothing that can be read "
-            f"({tell_reasons(work.counts)}); see {folder}/rejected-*.parquet.{_first_detail(folder)}"
+            f"({tell_reasons(work.counts)}); see {folder}/rejected-*.parquet.{first_detail(folder)}"
         )
     if not work.counts.kept:
         raise GateError(
             f"no segment of the corpus is fit ({tell_reasons(work.counts)}); see {folder}/rejected-*.parquet, "
-            f"and change {_advice(work.counts)}"
+            f"and change {tell_advice(work.counts)}"
         )
     if columns := work.counts.rejected.get(NO_COLUMN):
-        console.say(f"ingest: {columns} rows or files lack the column of the text.{_first_detail(folder, NO_COLUMN)}")
+        console.say(f"ingest: {columns} rows or files lack the column of the text.{first_detail(folder, NO_COLUMN)}")
     return work
-
-
-_ADVICE = {
-    "language": "corpus.languages (--languages) or corpus.min_language_score",
-    "licence": "corpus.licences (--licences), or state one with corpus.inputs.licence (--licence)",
-    "pii": "corpus.pii (--pii)",
-    "contaminated": "corpus.decontaminate (--decontaminate)",
-    "too_short": "corpus.min_chars (--min-chars)",
-    "too_long": "corpus.max_chars (--max-chars)",
-    **dict.fromkeys(get_args(Filter), "corpus.filters (--filters, --no-filters)"),
-}
-
-
-def _advice(counts: Counts) -> str:
-    """Return the keys to change by the reasons met, the commonest first."""
-    reasons = sorted(counts.rejected, key=lambda reason: (-counts.rejected[reason], reason))
-    keys = dict.fromkeys(_ADVICE[reason] for reason in reasons if reason in _ADVICE)
-    return "; ".join(list(keys)[:3]) or "corpus.inputs"
-
-
-def _first_detail(folder: Path, reason: str = "") -> str:
-    """Return what the first rejected row says, of that reason if one is given."""
-    for row in read_records(shard_files(folder, "rejected"), Rejected):
-        if reason in ("", row.reason):
-            return f" The first: {row.detail}"
-    return ""
 
 
 def dedup_segments(
@@ -279,12 +251,12 @@ def _work(run_dir: RunDir, recipe: CorpusRecipe, payload: Mapping[str, Any], wor
 def _publish(run_dir: RunDir, payload: Mapping[str, Any]) -> None:
     """Move the rows to their places, then say how many there are, then that they are complete. A kill anywhere in it is safe."""
     folder, work = run_dir.path, run_dir.path / "work"
-    steps = [manifest for name in _STEPS if (manifest := run_dir.manifest(f"work/{name}")) is not None]
+    steps = [manifest for name in STEPS if (manifest := run_dir.manifest(f"work/{name}")) is not None]
     funnel = funnel_of(*steps)
     with storage_errors(folder):
         for path in shard_files(work / "dedup", "segments"):
             path.replace(folder / path.name)
-        for name in _STEPS:
+        for name in STEPS:
             for path in shard_files(work / name, "rejected"):
                 path.replace(folder / path.name.replace("rejected-", f"rejected-{name}-"))
         sync_folder(folder)
@@ -307,46 +279,6 @@ def _publish(run_dir: RunDir, payload: Mapping[str, Any]) -> None:
     atomic_write(folder / "manifest.json", to_json(dataclasses.asdict(manifest)))
     with storage_errors(work):
         shutil.rmtree(work)
-
-
-def funnel_of(ingest: Manifest, dedup: Manifest) -> dict[str, Any]:
-    """Return what became of every document and row, from the manifests of the two stages."""
-    tally = Counter(ingest.result["tally"])
-    steps = [
-        {"name": name, "read": step.read, "kept": step.kept, "rejected": step.rejected, "failed": step.failed}
-        for name, step in zip(_STEPS, (ingest, dedup), strict=True)
-    ]
-    lost = [sum(step.rejected.values()) + sum(step.failed.values()) for step in (ingest, dedup)]
-    total = Counts(read=ingest.read, kept=dedup.kept, rejected={"all": sum(lost)})
-    if ingest.kept != dedup.read or not total.balanced():
-        raise AssertionError(f"rows were lost between the stages: {steps}")
-    return {
-        "documents": tally[DOCUMENTS],
-        "unread": tally[UNREAD],
-        "rows": ingest.read,
-        "steps": steps,
-        "kept": dedup.kept,
-        "masked": _named(tally, MASKED),
-        "pages": _pages(tally),
-    }
-
-
-def _pages(tally: Mapping[str, int]) -> dict[str, Any]:
-    """Return what of the pages' text is main content, and which rule dropped the rest; white space is not counted."""
-    chars = _named(tally, PART_CHARS)
-    return {
-        "characters": tally.get(PAGE_CHARS, 0),
-        "main_content": tally.get(PAGE_CHARS, 0) - sum(chars.values()),
-        "dropped": {
-            rule: {"parts": parts, "characters": chars.get(rule, 0)} for rule, parts in _named(tally, PARTS).items()
-        },
-    }
-
-
-def _named(tally: Mapping[str, int], beginning: str) -> dict[str, int]:
-    return {
-        name.removeprefix(beginning): number for name, number in sorted(tally.items()) if name.startswith(beginning)
-    }
 
 
 def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
