@@ -41,7 +41,7 @@ def funnel_lines(funnel: Mapping[str, Any]) -> Iterator[str]:
     rows = funnel["rows"]
     unread = f"; {funnel['unread']:,} files or records gave none" if funnel["unread"] else ""
     yield f"{'documents':<28}{funnel['documents']:>12,}{unread}"
-    yield f"{'rows':<28}{rows:>12,}   share   pieces of text, dropped prose, and what cannot be read"
+    yield f"{'rows':<28}{rows:>12,}   share   pieces of text, dropped prose, what is unread"
     for step in funnel["steps"]:
         taken = [(reason, number, "") for reason, number in step["rejected"].items()]
         taken += [(reason, number, "   failed: not judged") for reason, number in step["failed"].items()]
