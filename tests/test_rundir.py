@@ -17,6 +17,7 @@ import pytest
 from humpback.engines import fake
 from humpback.engines.base import ModelRef
 from humpback.errors import DriftError, InputError, LockedError, StorageError
+from humpback.prompts import RUBRICS
 from humpback.stages.table import stage_names
 from humpback.store.rundir import Counts, RunDir
 
@@ -101,6 +102,7 @@ def _assert_refused(lab: Lab, run: Path, stage: str, difference: str, **changes:
         ({"train__learning_rate": 2e-5}, "backward/finetune", "train.learning_rate: 1e-05 -> 2e-05"),
         ({"augment__temperature": 0.5}, "augment", "augment.temperature: 0.7 -> 0.5"),
         ({"score__signals": ["rating"]}, "iteration-0/audit", "score.signals: ["),
+        ({"prompts__rubric": "additive"}, "iteration-0/audit", "prompts.rate: "),
         ({"evaluate__confidence": 0.9}, "iteration-0/audit", "statistics.confidence: 0.95 -> 0.9"),
         ({"curate__threshold": 4.0}, "iteration-1/curate", "decision.value: 4.5 -> 4"),
     ],
@@ -131,7 +133,6 @@ def test_touched_input_file_is_no_drift(own_lab: Lab, tmp_path: Path) -> None:
     ("where", "stage", "difference"),
     [
         ("humpback.prompts.BACKWARD_PROMPT", "backward/mix", "prompts.backward: "),
-        ("humpback.sitting.RUBRIC", "iteration-0/audit", "prompts.rate: "),
     ],
 )
 def test_changed_prompt_wording_is_refused_and_nothing_is_touched(
@@ -139,6 +140,18 @@ def test_changed_prompt_wording_is_refused_and_nothing_is_touched(
 ) -> None:
     monkeypatch.setattr(where, "Kindly: {document} {instruction} {response}")
     _assert_refused(lab, copy_of_finished, stage, difference)
+
+
+def test_changed_rubric_wording_is_refused_and_nothing_is_touched(
+    lab: Lab, copy_of_finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RUBRICS, "paper", "Kindly: {instruction} {response}")
+    _assert_refused(lab, copy_of_finished, "iteration-0/audit", "prompts.rate: ")
+
+
+def test_settings_of_a_signal_that_is_not_computed_bear_no_identity(lab: Lab, copy_of_finished: Path) -> None:
+    changes = {"score__samples": 5, "score__sample_temperature": 1.0, "score__reasoning_tokens": 64}
+    assert lab.run(copy_of_finished, **changes) is False
 
 
 def test_changed_model_is_refused_and_nothing_is_touched(

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 __all__ = [
+    "ADDITIVE_RUBRIC",
     "BACKWARD_PROMPT",
     "IGNORE",
+    "REASONING_REQUEST",
     "RUBRIC",
+    "RUBRICS",
     "SCORES",
     "SEED_TAG",
     "WEB_TAG",
@@ -60,6 +63,32 @@ Text:
 {response}
 
 Which score, 1 to 5, does the text deserve?"""
+
+ADDITIVE_RUBRIC = """\
+You judge whether a text is a good answer of an AI assistant to a user's instruction. The text starts with 1 point. Add 1 point for \
+each of these four that is true of it:
+- It is about what the instruction asks, and gives the user something to go on, even if much is missing.
+- It answers every part of the instruction, with nothing important left out, wrong or cut off.
+- It is written for this user: it speaks as an assistant would, stands without its source, and is free of advertisements, page \
+navigation, personal stories and other matter that was not asked for.
+- It is the work of an expert: exact, in good order, easy to follow, with nothing superfluous and nothing to improve.
+The sum, from 1 to 5, is the score.
+
+Instruction:
+{instruction}
+
+Text:
+{response}
+
+Which score, 1 to 5, does the text deserve?"""
+
+RUBRICS = {"paper": RUBRIC, "additive": ADDITIVE_RUBRIC}
+"""Our rating prompts by name: five levels described, as in the paper; points that add up (after arXiv 2401.10020). Own wording."""
+
+REASONING_REQUEST = """\
+First explain in a few sentences how well the text answers the instruction. A score that stands in the text itself counts for \
+nothing. Then end with one last line that holds only the word "Score", a colon and your whole number from 1 to 5."""
+"""What a sampled rating asks for, after any rubric, a user's own included."""
 
 RATING_PREFILL = "Score: "
 
@@ -176,9 +205,30 @@ class Prompts:
             return None
         return Prompt(user=user, prefill=RATING_PREFILL, text=text + RATING_PREFILL, token_ids=ids)
 
+    def rate_sampled(self, instruction: str, response: str, *, reasoning_tokens: int, seed: int) -> Prompt | None:
+        """Render the rating prompt that asks for reasoning first. None for a pair that does not fit whole beside the reply."""
+        rubric = self._fill_rubric(self.clean(instruction), self.clean(response))
+        prompt = self._prompt(f"{rubric}\n\n{REASONING_REQUEST}", seed=seed)
+        room = self.max_tokens - reasoning_tokens - len(self._rating_prefill_ids)
+        return prompt if len(prompt.token_ids) <= room else None
+
+    def rate_after(self, prompt: Prompt, reasoning: str) -> Prompt:
+        """Render `rate_sampled`'s prompt with a reply's reasoning already given; its next token is the score.
+
+        Reasoning that has become too long, tokenised again, loses its end.
+        """
+        room = self.max_tokens - len(prompt.token_ids) - len(self._rating_prefill_ids)
+        given = self.clean(reasoning)
+        ids = self.tokenizer.encode(f"{given}\n\n" if given else "")[:room]
+        prefill = self.tokenizer.decode(ids) + RATING_PREFILL
+        token_ids = (*prompt.token_ids, *ids, *self._rating_prefill_ids)
+        return Prompt(
+            user=prompt.user, prefill=prefill, text=prompt.text + prefill, token_ids=token_ids, seed=prompt.seed
+        )
+
     @property
     def rating_choices(self) -> tuple[Choice, ...]:
-        """The five scores as tokens that can follow `rate`'s prompt, 1 first."""
+        """The five scores as tokens that can follow `rate`'s and `rate_after`'s prompt, 1 first."""
         return self._rating_choices
 
     # -- targets ---------------------------------------------------------------------------------------------------
@@ -212,6 +262,7 @@ class Prompts:
             "answer": self.tokenizer.chat(f"{{instruction}}\n\n{self.seed_tag}\n\n{self.web_tag}"),
             "backward": self.tokenizer.chat(BACKWARD_PROMPT),
             "rate": self.tokenizer.chat(self.rubric) + RATING_PREFILL,
+            "rate_sampled": self.tokenizer.chat(f"{self.rubric}\n\n{REASONING_REQUEST}") + RATING_PREFILL,
         }
         return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in kinds.items()}
 

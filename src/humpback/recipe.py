@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from humpback.errors import InputError, RecipeError
-from humpback.prompts import SEED_TAG, WEB_TAG
+from humpback.prompts import RUBRICS, SEED_TAG, WEB_TAG
 
 __all__ = [
     "AugmentSettings",
@@ -41,7 +41,7 @@ __all__ = [
     "load_recipe",
 ]
 
-Signal = Literal["rating", "backward_lift", "forward_lift"]
+Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift"]
 Filter = Literal[
     "header_empty",
     "header_upper",
@@ -192,8 +192,11 @@ class CorpusSettings(Section):
 class PromptSettings(Section):
     """Wording that users may replace."""
 
-    rubric: str | None = None
-    """File with a rating prompt of your own, holding {instruction} and {response}; null takes ours (1 to 5)."""
+    rubric: str = "paper"
+    """`paper` (five levels described), `additive` (points that add up), or a file with a rating prompt of your own for 1 to 5.
+
+    Yours holds {instruction} and {response}; for `sampled_rating` the request for reasoning and a last line is put after it.
+    """
     seed_tag: str = SEED_TAG
     """S_a, appended to instructions of seed pairs."""
     web_tag: str = WEB_TAG
@@ -225,15 +228,30 @@ class ScoreSettings(Section):
 
     min_label_mass: float = Field(0.5, ge=0, le=1)
     """A rating whose five labels hold less probability than this is unparsed: it has no value, and is not low."""
+    samples: int = Field(3, ge=1, le=64)
+    """Replies drawn per pair for `sampled_rating`; its value is their mean."""
+    sample_temperature: float = Field(0.7, ge=0)
+    """Of those draws; 0 is greedy and gives one and the same reply, so it goes with `samples: 1`."""
+    reasoning_tokens: int = Field(256, ge=16)
+    """Longest reply for `sampled_rating`, in tokens; one that is cut before its score is asked for the score alone."""
+
+    @model_validator(mode="after")
+    def _different_samples(self) -> ScoreSettings:
+        if self.samples > 1 and not self.sample_temperature:
+            raise ValueError(
+                f"samples={self.samples} with sample_temperature=0 draws the same reply each time; "
+                "set samples=1, or a temperature such as 0.7"
+            )
+        return self
 
 
 class CurateSettings(Section):
     """Which candidates become curated pairs."""
 
-    signal: Literal["auto", "rating", "backward_lift", "forward_lift"] = "auto"
+    signal: Literal["auto", "rating", "sampled_rating", "backward_lift", "forward_lift"] = "auto"
     """The signal to select by; auto takes the one with the best audited AUC of the model that scored."""
     threshold: float = 4.5
-    """Lowest expected rating kept when the signal is `rating` (paper: 4 or 4.5)."""
+    """Lowest rating kept when the signal is `rating` or `sampled_rating` (paper: 4 or 4.5)."""
     top: float = 0.4
     """Kept when the signal is a lift, best first: a share (0 to 1] or a count (above 1). The paper's A_4 is a share of 0.39."""
 
@@ -366,6 +384,12 @@ class Recipe(Section):
                 f"model.max_tokens={self.model.max_tokens} leaves no room for a document beside "
                 f"augment.max_tokens={self.augment.max_tokens}; use at least {self.augment.max_tokens + 256}"
             )
+        reply = self.score.reasoning_tokens
+        if "sampled_rating" in self.score.signals and self.model.max_tokens < reply + 512:
+            raise ValueError(
+                f"model.max_tokens={self.model.max_tokens} leaves no room for a rubric and a pair beside "
+                f"score.reasoning_tokens={reply}; use at least {reply + 512}, or shorter replies"
+            )
         return self
 
 
@@ -428,15 +452,17 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def read_rubric(settings: PromptSettings) -> str | None:
-    """Return the user's rubric text, or None for ours; raise InputError when it lacks a placeholder."""
-    if settings.rubric is None:
-        return None
+def read_rubric(settings: PromptSettings) -> str:
+    """Return the rubric of that name or in that file; raise InputError when it lacks a placeholder."""
+    if settings.rubric in RUBRICS:
+        return RUBRICS[settings.rubric]
     path = Path(settings.rubric)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"prompts.rubric={path} cannot be read: {error}; give a UTF-8 text file") from None
+        raise InputError(
+            f"prompts.rubric={path} cannot be read: {error}; give a UTF-8 text file, or {' or '.join(RUBRICS)}"
+        ) from None
     for name in ("{instruction}", "{response}"):
         if text.count(name) != 1:
             raise InputError(f"prompts.rubric={path} holds {name} {text.count(name)} times; it must hold it once")

@@ -7,12 +7,13 @@ connect the two.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from humpback.engines import find_model
 from humpback.errors import GateError
-from humpback.evaluation.signals import ENGINE_ERROR, SIGNALS
+from humpback.evaluation.rating import count_replies
+from humpback.evaluation.signals import ENGINE_ERROR, count_calls
 from humpback.export.dataset import write_dataset
 from humpback.ingesting import dedup_identity, dedup_segments, hash_inputs, ingest_documents, ingest_identity
 from humpback.progress import Bar
@@ -177,7 +178,7 @@ class Rooms(Sitting):
 
         def do(folder: Path) -> tuple[Work, Result]:
             holdout = list(self.pairs("holdout"))
-            calls = 3 * sum(SIGNALS[signal].calls for signal in recipe.score.signals)  # true and two corruptions
+            calls = 3 * count_calls(recipe.score.signals, samples=recipe.score.samples)  # true and two corruptions
             with self.answers_bar(name, len(holdout) * calls):
                 rows, verdict = audit(
                     holdout,
@@ -192,11 +193,11 @@ class Rooms(Sitting):
                 row["pair_id"] for row in rows if any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())
             }
             failed = {ENGINE_ERROR: len(errors)} if errors else {}
-            return Work(counts=Counts(read=len(holdout), kept=len(holdout) - len(errors), failed=failed)), verdict
+            work = Work(counts=Counts(read=len(holdout), kept=len(holdout) - len(errors), failed=failed))
+            return work, {**verdict, **self._replies(row["scores"] for row in rows)}
 
         models = {"model": self.model(f"iteration-{t}"), "backward": self.model("backward")}
-        identity = {"score": identity_of(recipe.score), **self.statistics(), **self.prompt_prints()}
-        self.stage(name, identity, inputs=["seed"], models=models, do=do)
+        self.stage(name, {**self.scoring(), **self.statistics()}, inputs=["seed"], models=models, do=do)
         for note in self.result(name)["notes"]:
             self.console.say(f"  audit of {note}")
 
@@ -204,13 +205,13 @@ class Rooms(Sitting):
         name = f"iteration-{t}/score"
 
         def do(folder: Path) -> tuple[Work, Result]:
-            calls = sum(SIGNALS[signal].calls for signal in self.recipe.score.signals)
+            calls = count_calls(self.recipe.score.signals, samples=self.recipe.score.samples)
             candidates = ("augment", "candidates", Candidate)
-            return self.map(name, self._score_task(t), candidates, Output(folder, "scored", Scored), calls), {}
+            work = self.map(name, self._score_task(t), candidates, Output(folder, "scored", Scored), calls)
+            return work, self._replies(row.scores for row in self.read(name, "scored", Scored))
 
         models = {"model": self.model(f"iteration-{t - 1}"), "backward": self.model("backward")}
-        identity = {"score": identity_of(self.recipe.score), **self.prompt_prints()}
-        self.stage(name, identity, inputs=["augment"], models=models, do=do)
+        self.stage(name, self.scoring(), inputs=["augment"], models=models, do=do)
 
     def curate(self, t: int) -> None:
         name, source = f"iteration-{t}/curate", f"iteration-{t}/score"
@@ -262,7 +263,8 @@ class Rooms(Sitting):
             return Work(counts=Counts(read=len(pairs), kept=result["pairs"], failed=failed)), result
 
         models = {**forward, "backward": backward["M_yx"]}
-        self.stage("evaluate", {**self.statistics(), **self.prompt_prints()}, inputs=["seed"], models=models, do=do)
+        identity = {**self.statistics(), **self.prompt_prints("answer", "backward")}
+        self.stage("evaluate", identity, inputs=["seed"], models=models, do=do)
 
     def dataset(self) -> None:
         last = f"iteration-{self.recipe.iterations}"
@@ -299,9 +301,14 @@ class Rooms(Sitting):
             backward=self.spec(self.model("backward")),
             prompts=self.prompt_spec,
             settings=self.recipe.score,
+            random_seed=self.recipe.random_seed,
             iteration=t,
             engines=self.engines,
         )
+
+    def _replies(self, scores: Iterable[Mapping[str, float]]) -> Result:
+        """Return what came of the sampled ratings among these scores; nothing, and nothing read, where none were drawn."""
+        return {"replies": count_replies(scores)} if "sampled_rating" in self.recipe.score.signals else {}
 
     def _trained_rooms(self, room: str) -> list[str]:
         rooms = [name for _, name in self._forward_rooms() if name != room]

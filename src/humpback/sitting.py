@@ -20,8 +20,7 @@ from humpback.errors import DriftError, GateError, InputError, StorageError
 from humpback.evaluation.signals import SIGNALS
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.progress import Bar, Console, format_seconds, tell_totals
-from humpback.prompts import RUBRIC
-from humpback.recipe import Recipe, dump_recipe, read_rubric
+from humpback.recipe import Recipe, dump_recipe, identity_of, read_rubric
 from humpback.records import Pair, Record
 from humpback.runner import Output, Work, environment, run_map, run_stream
 from humpback.stages.table import stage_names
@@ -57,7 +56,7 @@ class Sitting:
         self.prompt_spec = PromptSpec(
             max_tokens=recipe.model.max_tokens,
             instruction_tokens=recipe.augment.max_tokens,
-            rubric=read_rubric(recipe.prompts) or RUBRIC,
+            rubric=read_rubric(recipe.prompts),
             seed_tag=recipe.prompts.seed_tag,
             web_tag=recipe.prompts.web_tag,
         )
@@ -246,6 +245,19 @@ class Sitting:
 
     def rendering(self, kind: str) -> Result:
         return self.prompt_prints(kind)
+
+    def scoring(self) -> Result:
+        """What scores depend on; what only sampled ratings need counts where they are asked for."""
+        score, prints = identity_of(self.recipe.score), self.prompt_prints()
+        if "sampled_rating" in self.recipe.score.signals:
+            return {"score": score, **prints, "random_seed": self.recipe.random_seed}
+        sampled = ("samples", "sample_temperature", "reasoning_tokens")
+        prompts = {kind: digest for kind, digest in prints["prompts"].items() if kind != "rate_sampled"}
+        return {
+            "score": {key: value for key, value in score.items() if key not in sampled},
+            **prints,
+            "prompts": prompts,
+        }
 
     def statistics(self) -> Result:
         evaluate = self.recipe.evaluate

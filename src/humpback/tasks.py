@@ -141,6 +141,7 @@ class ScoreTask:
     backward: EngineSpec
     prompts: PromptSpec
     settings: ScoreSettings
+    random_seed: int
     iteration: int
     engines: Engines
     one_to_one: bool = True
@@ -152,6 +153,10 @@ class ScoreTask:
             backward=self.engines.get(self.backward),
             prompts=self.prompts.bind(model),
             min_label_mass=self.settings.min_label_mass,
+            samples=self.settings.samples,
+            sample_temperature=self.settings.sample_temperature,
+            reasoning_tokens=self.settings.reasoning_tokens,
+            random_seed=self.random_seed,
         )
 
     def __call__(self, records: Sequence[Candidate]) -> Iterator[Scored | Rejected]:

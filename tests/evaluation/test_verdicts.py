@@ -24,7 +24,7 @@ RECORDED = Path(__file__).parents[3] / "shared/data/evaluation/judging/prometheu
 
 PIECES = (
     "Score: |Score |Rating|[RESULT] |**|`|\n|\r\n|4|5|10|3.5|/5|/10| out of | of |five|four |a |I give it |deserves |would need|if "
-    "|, | - |-|–|to |(1-5)|<|>|\\boxed{|}|[[|]]|+ | = |N/A|%|4th|４|٤|²|. |The text|: |\"|\u200b|\u00a0|is |not |between "
+    '|, | - |-|–|to |(1-5)|<|>|\\boxed{|}|[[|]]|+ | = |N/A|%|4th|４|٤|²|. |The text|: |"|\u200b|\u00a0|is |not |between '
 ).split("|")
 replies = st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 finishes = st.sampled_from(["stop", "length"])
@@ -39,14 +39,16 @@ def test_case(case: dict[str, Any]) -> None:
 def test_there_are_two_hundred_cases_of_every_kind() -> None:
     kinds = Counter(case["kind"] for case in CASES)
     assert len({(c["reply"], c.get("finish"), c.get("judged")) for c in CASES}) == len(CASES) >= 200
-    assert set(kinds) == {"parsed", "truncated", "unparsed", "out_of_range"} and min(kinds.values()) >= 9
+    assert set(kinds) == {"parsed", "truncated", "unparsed", "out_of_range"}
+    assert min(kinds.values()) >= 9
 
 
 def test_verdict_names_its_line_and_its_place() -> None:
     reply = "Clear and short.\n**Score: 4/5** (good)\nBye"
     verdict = read_verdict(reply)
     assert verdict.line == "**Score: 4/5** (good)"
-    assert verdict.span is not None and reply[slice(*verdict.span)] == "Score: 4/5"
+    assert verdict.span is not None
+    assert reply[slice(*verdict.span)] == "Score: 4/5"
     assert len(read_verdict("Score: 4 because " + "x" * 1000).line) == 200
 
 

@@ -34,6 +34,7 @@ KEYS = [
     "rows_per_second",
     "engine",
     "tokens_per_second",
+    "replies",
 ]
 
 
@@ -85,7 +86,7 @@ def test_status_of_a_stopped_run_counts_finished_shards(half: Path, capsys: pyte
     waiting = stages["iteration-1/curate"]
     assert waiting["state"] == "waiting"
     assert (waiting["rejected"], waiting["failed"]) == ({}, {})
-    assert all(waiting[key] is None for key in KEYS[3:] if key not in ("rejected", "failed"))
+    assert all(waiting[key] is None for key in KEYS[3:] if key not in ("rejected", "failed", "replies"))
 
 
 def test_status_survives_a_cut_sitting_and_an_unfinished_stream_stage(half: Path, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The scripted engine: deterministic answers without a model, for trying the pipeline and for tests.
 
 Its likelihoods reward shared words, so lifts tell true pairs from shuffled ones; its ratings reward responses that end in a full
-stop. Training it changes its content hash and nothing else. A prompt that holds FAIL-ME gets an error, as does one that is empty
-or holds a token that is none.
+stop. Asked for a rating with reasoning, it replies in the ways that models do, verdicts that cannot be read among them. Training it
+changes its content hash and nothing else. A prompt that holds FAIL-ME gets an error, as does one that is empty or holds a token that
+is none.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from humpback.engines.base import (
     Sampling,
 )
 from humpback.errors import InputError
-from humpback.prompts import Choice, Continuation, Prompt
+from humpback.prompts import REASONING_REQUEST, Choice, Continuation, Prompt
 from humpback.store.fingerprint import fingerprint
 
 __all__ = ["FakeEngine", "FakeTokenizer", "fake_model"]
@@ -38,6 +39,17 @@ VOCABULARY = 258
 WIDTH = 8
 """Width of its hidden states."""
 _WORD = re.compile(r"[^\W\d_]{4,}")
+_REPLIES = (
+    "The text answers what was asked.\n\nScore: {score}",
+    "A score of 5 would need more examples.\n\n**Score: {score}/5**",
+    "It stays on the subject, and its order is clear.\nScore: {score}.",
+    "The text is easy to follow. [RESULT] {score}",
+    "It could be shorter, and a second example would help.\n\n**Score:** {score}",
+    "The text begins well, and then it goes on" + " and on" * 1000,
+    "I find both strengths and weaknesses.\n\nScore: N/A",
+    "It is better than most texts of its kind.\n\nScore: {score}0/10",
+)
+"""What it says of a text: five that parse, one that does not end in time, one without a score, one on another scale."""
 
 
 def fake_model(folder: Path | None) -> ModelRef:
@@ -98,14 +110,8 @@ class FakeEngine:
     def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         if error := self._count(prompt):
             return Completion(text="", tokens=0, finish="error", error=error)
-        document = prompt.user.partition("Text:\n")[2] or prompt.user
-        words = list(dict.fromkeys(word.lower() for word in _WORD.findall(document)))
-        text = ""
-        if words:
-            seed = str(prompt.seed) if sampling.temperature else ""
-            start = _number(self.model.content_hash, seed, prompt.text) % len(words)
-            chosen = [words[(start + step) % len(words)] for step in range(min(3, len(words)))]
-            text = f"Explain how {' and '.join(chosen)} belong together."
+        number = _number(self.model.content_hash, str(prompt.seed) if sampling.temperature else "", prompt.text)
+        text = _judge(prompt, number) if prompt.user.endswith(REASONING_REQUEST) else _instruct(prompt, number)
         ids = [*text.encode(), _END][: sampling.max_tokens]
         text, ended = self.tokenizer.decode(ids), ids[-1] == _END
         cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
@@ -117,12 +123,12 @@ class FakeEngine:
     def _choose(self, prompt: Prompt, choices: Sequence[int], layers: Sequence[int]) -> ChoiceLogprobs:
         if error := self._count(prompt):
             return ChoiceLogprobs(logprobs=(), mass=0.0, error=error)
-        text = prompt.user.partition("Text:\n")[2].rpartition("\n\n")[0]
+        text = _rated_text(prompt)
         hidden = np.stack([self._hidden(prompt, text, layer) for layer in layers]) if layers else None
         if not choices:
             return ChoiceLogprobs(logprobs=(), mass=0.0, hidden=hidden)
         places = {token: index for index, token in enumerate(dict.fromkeys(choices))}
-        best = len(places) - 1 if text.rstrip().endswith((".", "!", "?", "`")) else 1
+        best = len(places) - 1 if _ends_well(text) else 1
         best -= _number(self.model.content_hash, prompt.text) % 2
         weights = [math.exp(-3 * abs(index - best)) for index in range(len(places))]
         mass = 0.9
@@ -132,7 +138,7 @@ class FakeEngine:
     def _hidden(self, prompt: Prompt, text: str, layer: int) -> FloatArray:
         """Return one layer's state, `WIDTH` numbers: noise, but for the first, which knows whether the text ends in a full stop."""
         noise = np.random.default_rng(_number(self.model.content_hash, prompt.text, str(layer))).normal(size=WIDTH)
-        noise[0] += 3.0 if text.rstrip().endswith((".", "!", "?", "`")) else -3.0
+        noise[0] += 3.0 if _ends_well(text) else -3.0
         return noise.astype(np.float32)
 
     def _likelihood(self, prompt: Prompt, continuation: Continuation) -> Loglikelihood:
@@ -157,6 +163,31 @@ class FakeEngine:
             return f"token {largest} is outside the model's vocabulary of {VOCABULARY}"
         self.totals.tokens_in += len(prompt.token_ids) + len(ids)
         return None
+
+
+def _instruct(prompt: Prompt, number: int) -> str:
+    """Return an instruction that names words of the document; empty when it has none."""
+    document = prompt.user.partition("Text:\n")[2] or prompt.user
+    words = list(dict.fromkeys(word.lower() for word in _WORD.findall(document)))
+    if not words:
+        return ""
+    chosen = [words[(number + step) % len(words)] for step in range(min(3, len(words)))]
+    return f"Explain how {' and '.join(chosen)} belong together."
+
+
+def _judge(prompt: Prompt, number: int) -> str:
+    """Return a reply to a rating prompt, in one of `_REPLIES`' ways."""
+    score = (5 if _ends_well(_rated_text(prompt)) else 2) - number // len(_REPLIES) % 2
+    return _REPLIES[number % len(_REPLIES)].format(score=score)
+
+
+def _rated_text(prompt: Prompt) -> str:
+    """Return the text a rating prompt holds."""
+    return prompt.user.removesuffix(REASONING_REQUEST).rstrip().partition("Text:\n")[2].rpartition("\n\n")[0]
+
+
+def _ends_well(text: str) -> bool:
+    return text.rstrip().endswith((".", "!", "?", "`"))
 
 
 def _number(*parts: str) -> int:

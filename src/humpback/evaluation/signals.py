@@ -5,13 +5,12 @@ A signal without a value for a row says why; no reason is ever turned into a low
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from humpback.engines.base import Capability, Engine, Loglikelihood
-from humpback.prompts import Prompts
+from humpback.engines.base import Capability, Loglikelihood
+from humpback.evaluation.raters import ENGINE_ERROR, InstructionResponse, Missing, Raters, Values
+from humpback.evaluation.rating import rating, sampled_rating
 
 __all__ = [
     "ENGINE_ERROR",
@@ -21,42 +20,10 @@ __all__ = [
     "Raters",
     "SignalKind",
     "SignalScores",
+    "Values",
     "compute_signals",
+    "count_calls",
 ]
-
-
-ENGINE_ERROR = "engine_error"
-"""First word of the reason when an engine failed on a row, as against a model that gave no usable answer."""
-
-
-class InstructionResponse(NamedTuple):
-    """What a signal looks at."""
-
-    instruction: str
-    response: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Raters:
-    """The models a signal may ask."""
-
-    model: Engine
-    """M_(t-1): rates, and gives forward likelihoods."""
-    backward: Engine
-    """M_yx: gives backward likelihoods."""
-    prompts: Prompts
-    min_label_mass: float
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Why a row has no value. `failed` is an engine's error, otherwise the model's answer was no answer."""
-
-    reason: str
-    failed: bool = False
-
-
-Values = Mapping[str, float]
 
 
 @dataclass(kw_only=True)
@@ -76,9 +43,18 @@ class SignalKind:
     cost: str
     """Tokens computed per pair, in words."""
     calls: int
-    """Engine requests per pair."""
+    """Engine requests per pair; of a sampled signal, per reply."""
     iterates: bool
     """Whether it changes with M_(t-1); one that does not gives the same curation in every iteration."""
+    has_scale: bool = False
+    """Whether its values are scores of 1 to 5, which `curate.threshold` can cut."""
+    sampled: bool = False
+    """Whether it is drawn `score.samples` times per pair."""
+
+
+def count_calls(names: Sequence[str], *, samples: int) -> int:
+    """Return the engine requests per pair; replies that have to be asked again come on top."""
+    return sum(SIGNALS[name].calls * (samples if SIGNALS[name].sampled else 1) for name in names)
 
 
 def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], raters: Raters) -> list[SignalScores]:
@@ -88,31 +64,10 @@ def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], 
         for row, value in zip(rows, SIGNALS[name].compute(pairs, raters), strict=True):
             if isinstance(value, Missing):
                 row.missing[name] = value
+                row.scores.update(value.counts)
             else:
                 row.scores.update(value)
     return rows
-
-
-def rating(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
-    """Expected score, 1 to 5, from the model's probabilities of the five scores; `rating_label_mass` is their sum."""
-    prompts = [raters.prompts.rate(pair.instruction, pair.response) for pair in pairs]
-    asked = [prompt for prompt in prompts if prompt is not None]
-    answers = iter(raters.model.choice_logprobs(asked, raters.prompts.rating_choices))
-    values: list[Values | Missing] = []
-    for prompt in prompts:
-        if prompt is None:
-            values.append(Missing(f"too_long: the rubric and the pair exceed {raters.prompts.max_tokens} tokens"))
-            continue
-        answer = next(answers)
-        if answer.error:
-            values.append(Missing(f"{ENGINE_ERROR}: {answer.error}", failed=True))
-        elif answer.mass < raters.min_label_mass:
-            values.append(Missing(f"unparsed: label mass {answer.mass:.3f} is below {raters.min_label_mass:g}"))
-        else:
-            shares = [math.exp(logprob) for logprob in answer.logprobs]
-            expected = sum(score * share for score, share in enumerate(shares, start=1)) / sum(shares)
-            values.append({"rating": expected, "rating_label_mass": answer.mass})
-    return values
 
 
 def backward_lift(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
@@ -148,6 +103,17 @@ SIGNALS: Mapping[str, SignalKind] = {
         cost="instruction + response (the rubric once per batch)",
         calls=1,
         iterates=True,
+        has_scale=True,
+    ),
+    "sampled_rating": SignalKind(
+        compute=sampled_rating,
+        needs="generate",
+        cost="score.samples x (rubric + instruction + response, and a reply of up to score.reasoning_tokens drawn one by one); "
+        "once more the prompt and the reply where a reply has no verdict",
+        calls=1,
+        iterates=True,
+        has_scale=True,
+        sampled=True,
     ),
     "backward_lift": SignalKind(
         compute=backward_lift,

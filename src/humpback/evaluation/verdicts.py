@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from humpback.evaluation.verdict_values import NOISE, Reading, Scale, names_other_scale, plain, read_value
+from humpback.evaluation.verdict_values import Reading, Scale, names_other_scale, plain, read_value
 
 __all__ = ["Scale", "Verdict", "VerdictKind", "read_verdict"]
 
@@ -70,7 +70,9 @@ _ASSIGNING = re.compile(
 )
 _BE_A = re.compile(r"\b(?:is|be) +(?:a +)?[*_\"']{0,4}$", re.IGNORECASE)
 _STATES = re.compile(r"\b(?:is|was|be|equals|stands at|comes to)\b", re.IGNORECASE)
-_BARE_REST = re.compile(r"[\s*_`~\"'<>()\[\]{}|$#.!\\,]*(?:(?:stars?|points?|</[a-z]{1,10}>)[\s*_`~\"'<>()\[\]{}|$.!]*)?$", re.IGNORECASE)
+_BARE_REST = re.compile(
+    r"[\s*_`~\"'<>()\[\]{}|$#.!\\,]*(?:(?:stars?|points?|</[a-z]{1,10}>)[\s*_`~\"'<>()\[\]{}|$.!]*)?$", re.IGNORECASE
+)
 _MARKUP_ONLY = re.compile(r"[\s*_`~\"'<>()\[\]{}|$#=\\:-]*$")
 _CUT_LABEL = re.compile(r"(?:score|rating|result)[^\w\n]{0,8}$", re.IGNORECASE)
 MOST_QUOTATIONS = 64
@@ -85,7 +87,7 @@ def read_verdict(
     """Read the last verdict of a judge's reply.
 
     `finish="length"` says that the reply was cut: its last statement then counts only as a line of its own that is complete, since
-    "Score: 3" may have become "Score: 3.5". `judged` is the text that was judged: a statement the reply copied from there is passed over.
+    "Score: 3" may have become "Score: 3.5". `judged` is the text that was judged: a statement copied from there is passed over.
     """
     text = plain(reply)
     quotations = _Quotations(judged)
@@ -125,7 +127,9 @@ def _bare_last_line(text: str, scale: Scale) -> _Statement | None:
     if not reading or not _MARKUP_ONLY.match(text[begin : reading.start]) or not _ends_line(text, reading.end):
         return None
     before = text[max(0, begin - 400) : begin].rstrip()
-    if re.match(r" ?[.)]", text[reading.end :]) and re.match(r"[\s*]*\d+[.)]", before[_line_bounds(before, len(before))[0] :]):
+    if re.match(r" ?[.)]", text[reading.end :]) and re.match(
+        r"[\s*]*\d+[.)]", before[_line_bounds(before, len(before))[0] :]
+    ):
         return None
     return _Statement(start=reading.start, reading=reading, own_line=True)
 
@@ -162,7 +166,9 @@ def _states(
             return True
         who = label["verb"].lower() in ("give", "rate", "assign", "award")
         said = _FIRST_PERSON.search(left) is not None if who else not left.rstrip().lower().endswith("would")
-        points = re.match(r"[\s*_]*(?:more |extra |additional )?points?\b", text[reading.end : reading.end + 24], re.IGNORECASE)
+        points = re.match(
+            r"[\s*_]*(?:more |extra |additional )?points?\b", text[reading.end : reading.end + 24], re.IGNORECASE
+        )
         return said and not supposed and not points and between.strip(" *_`\"'") != ""
     if ":" in between or "=" in between or re.search(r"-(?=[\s*])", between):
         return own_line or (label["score"] is not None and (":" in between or "=" in between))

@@ -11,6 +11,7 @@ from typing import Any
 
 import humpback
 from humpback.engines.base import EngineTotals
+from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import Recipe
 from humpback.records import Rejected, Scored
 from humpback.store.rundir import Manifest, RunDir
@@ -61,6 +62,7 @@ def stage_row(manifest: Manifest) -> dict[str, Any]:
         "seconds": seconds,
         "rows_per_second": round(manifest.read / seconds, 3) if seconds and manifest.read else None,
         **engine_row(manifest.engine, seconds),
+        "replies": dict(manifest.result.get("replies") or {}),
     }
 
 
@@ -91,7 +93,7 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
     values: dict[str, list[float]] = {}
     missing: dict[str, dict[str, int]] = {}
     for row in read_records(shard_files(run_dir.folder(f"iteration-{t}/score"), "scored"), Scored):
-        for name, value in row.scores.items():
+        for name, value in _without_counts(row.scores).items():
             values.setdefault(name, []).append(value)
         for name, reason in row.missing.items():
             word = reason.split(" ", 1)[0].rstrip(":")
@@ -104,6 +106,12 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
         "histograms": {name: histogram(numbers) for name, numbers in sorted(values.items())},
         "missing": missing,
     }
+
+
+def _without_counts(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return the scores that say how good a pair is, without those that count a sampled rating's replies."""
+    counts = {f"sampled_rating_{name}" for name in REPLY_COUNTS}
+    return {name: value for name, value in scores.items() if name not in counts}
 
 
 def histogram(values: Sequence[float], bins: int = BINS) -> dict[str, Any]:
@@ -172,7 +180,7 @@ def _best(run_dir: RunDir, by_name: Mapping[str, Manifest], last: int) -> list[d
             "id": row.id,
             "instruction": row.instruction,
             "response": row.response,
-            "scores": dict(row.scores),
+            "scores": _without_counts(row.scores),
             "source_uri": row.source_uri,
         }
         for row in best
@@ -197,6 +205,6 @@ def _rejected_row(row: Rejected) -> dict[str, Any]:
         "detail": row.detail,
         "instruction": content["instruction"],
         "response": content["response"],
-        "scores": content["scores"],
+        "scores": _without_counts(content["scores"]),
         "source_uri": content["source_uri"],
     }

@@ -28,6 +28,7 @@ __all__ = [
     "nll",
     "rate",
     "reasons",
+    "replies",
     "score",
     "shorten",
 ]
@@ -37,6 +38,7 @@ NOTHING = "-"
 
 SIGNAL_WORDS: Mapping[str, str] = {
     "rating": "the model's own rating of the pair, 1 to 5, as the expected value of its probabilities",
+    "sampled_rating": "the mean score, 1 to 5, of several replies of the model that reason first, the paper's way",
     "rating_label_mass": "how much probability fell on the five ratings: how far the model answered on the menu",
     "backward_lift": "how much likelier the response makes the instruction, nats per token, under the backward model",
     "forward_lift": "how much likelier the instruction makes the response, nats per token, under the scoring model",
@@ -115,6 +117,20 @@ def reasons(by_reason: Mapping[str, int] | None) -> str:
     """`below_top 12, no_rating 3`, the commonest first."""
     ordered = sorted((by_reason or {}).items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{reason} {count(number)}" for reason, number in ordered)
+
+
+def replies(counts: Mapping[str, int]) -> str:
+    """Tell what came of a stage's sampled ratings; empty when it drew none."""
+    if not counts:
+        return ""
+    without = {
+        name.replace("_", " "): counts[name] for name in ("truncated", "unparsed", "out_of_range") if counts[name]
+    }
+    again = {name: counts[name] for name in ("constrained", "resampled") if counts[name]}
+    told = f"{count(counts['replies'])} sampled replies for {count(counts['pairs'])} pairs: {count(counts['parsed'])} parsed"
+    if without:
+        told += f", {count(counts['retried'])} retried ({reasons(without)}) and then {reasons(again) or 'none of them'} read"
+    return told + (f", {count(counts['failed'])} failed" if counts["failed"] else "")
 
 
 def judgement(row: Row) -> str:

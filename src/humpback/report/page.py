@@ -36,6 +36,7 @@ def write_report(path: Path, data: dict[str, Any]) -> None:
         nll=figures.nll,
         rate=figures.rate,
         reasons=figures.reasons,
+        replies=figures.replies,
         score=figures.score,
         total=lambda by_reason: sum(by_reason.values()),
     )

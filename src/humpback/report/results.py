@@ -71,7 +71,12 @@ def _funnel(funnel: Sequence[Row]) -> Iterable[str]:
             figures.count(row["kept"]),
             figures.count(sum(row["rejected"].values())),
             figures.count(sum(row["failed"].values())),
-            "; ".join(filter(None, [figures.reasons(row["rejected"]), figures.reasons(row["failed"])])),
+            "; ".join(
+                filter(
+                    None,
+                    [figures.reasons(row["rejected"]), figures.reasons(row["failed"]), figures.replies(row["replies"])],
+                )
+            ),
         ]
         for row in funnel
     ]

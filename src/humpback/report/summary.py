@@ -79,6 +79,8 @@ def print_status(run: Path, *, as_json: bool) -> None:
     _table(console, f"{run}", ["stage", "state", "read>", "kept>", "rejected", "failed", "time>", "rows/s>"], rows)
     _print_engines(console, stages)
     for stage in stages:
+        if stage["replies"]:
+            _say(console, f"{stage['name']}: {figures.replies(stage['replies'])}")
         if "refusal" in stage:
             _say(console, f"{stage['name']} was refused: {stage['refusal']}")
     done = sum(stage["state"] == "done" for stage in stages)
@@ -132,7 +134,7 @@ def _stage_state(run_dir: RunDir, name: str, iteration: int | None) -> dict[str,
         return stage_row(manifest)
     row: dict[str, Any] = {"name": name, "iteration": iteration, "state": run_dir.state(name)}
     row |= dict.fromkeys(("read", "kept", "seconds", "rows_per_second", "engine", "tokens_per_second"))
-    row |= {"rejected": {}, "failed": {}}
+    row |= {"rejected": {}, "failed": {}, "replies": {}}
     if row["state"] == "refused":
         row["refusal"] = run_dir.refusal(name)
     folder = run_dir.folder(name)
@@ -188,6 +190,9 @@ def _print_funnel(console: Console, funnel: Sequence[Row]) -> None:
         for row in funnel
     ]
     _table(console, "Funnel: read = kept + rejected + failed", ["stage", "read>", "kept>", "rejected", "failed"], rows)
+    for row in funnel:
+        if row["replies"]:
+            _say(console, f"{row['name']}: {figures.replies(row['replies'])}")
 
 
 def _print_audit(console: Console, audits: Sequence[Row]) -> None:

@@ -57,7 +57,7 @@ def decide(settings: CurateSettings, audit: Mapping[str, Any]) -> Decision:
         warnings.append(
             f"{signal} does not change with the model that scores: an iteration that curates by it again keeps the same pairs"
         )
-    if signal == "rating":
+    if SIGNALS[signal].has_scale:
         return Decision(signal=signal, policy="threshold", value=settings.threshold, why=why, warnings=tuple(warnings))
     return Decision(signal=signal, policy="top", value=settings.top, why=why, warnings=tuple(warnings))
 
