@@ -21,6 +21,7 @@ CASES: list[dict[str, Any]] = [
     json.loads(line) for line in (Path(__file__).parent / "verdict_cases.jsonl").read_text("utf-8").splitlines()
 ]
 RECORDED = Path(__file__).parents[3] / "shared/data/evaluation/judging/prometheus-mt-bench.json.gz"
+DOLLY = Path(__file__).parents[3] / "shared/data/seeds/dolly.jsonl.gz"
 
 PIECES = (
     "Score: |Score |Rating|[RESULT] |**|`|\n|\r\n|4|5|10|3.5|/5|/10| out of | of |five|four |a |I give it |deserves |would need|if "
@@ -131,9 +132,8 @@ HOSTILE = {
 @pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE)
 def test_megabyte_of_hostile_text_ends(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    assert read_verdict(text).value is None
-    assert read_verdict(text, judged=text, finish="length").kind == "truncated"
-    assert read_verdict(text + "\nScore: 2").value == 2
+    assert read_verdict(text, judged=text).value is None
+    assert read_verdict(f"Score: 4\n{text}\nScore: 2").value == 2
 
 
 # -- a real judge --------------------------------------------------------------------------------------------------------
@@ -162,3 +162,11 @@ def test_recorded_texts_give_a_verdict_only_where_they_hold_one() -> None:
 def test_recorded_texts_with_their_score_put_back_give_that_score(form: str) -> None:
     for text, judged, score in _recorded():
         assert read_verdict(form.format(text, score), judged=judged).value == score, text
+
+
+def test_human_answers_are_hardly_ever_taken_for_verdicts() -> None:
+    if not DOLLY.exists():
+        pytest.skip(f"{DOLLY} is absent: texts that people wrote are not part of this repository")
+    texts = [json.loads(line)["response"] for line in gzip.decompress(DOLLY.read_bytes()).splitlines()[:4000]]
+    found = [text for text in texts if len(text) > 100 and read_verdict(text).kind != "unparsed"]
+    assert len(found) <= 1, found

@@ -41,7 +41,7 @@ NOISE = r"(?:</?[a-z]{1,10} ?/?>|\\(?:text|textbf|mathbf|mathrm|bf|large) ?\{|[\
 """Markup, quotes, brackets and space that may stand between a label and its number."""
 NUMBER = rf"(?:[+-]?(?:\d++(?:\.\d++)?+|\.\d++)|(?:{_WORD})(?: point (?:{_WORD})| and a half)?(?![^\W_]))"
 
-_INLINE = NOISE.replace(r"\s", " ")
+_INLINE = NOISE.replace(r"\s", r" \t")
 _GAP = r"[ *_`~\"']{0,16}+"
 _NUMBER = re.compile(NUMBER, re.IGNORECASE)
 _BETWEEN = re.compile(
@@ -93,40 +93,39 @@ def plain(text: str) -> str:
     return text if text.isascii() else text.translate(_ALIKE)
 
 
-class _Alike(dict[int, int | str]):
-    """Looks up a character once and keeps it; only those met are kept."""
+_LOOKS = {
+    "-": "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63",
+    '"': "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\u300c\u300d\u300e\u300f",
+    "'": "\u2018\u2019\u201a\u201b\u2032",
+    "[": "\u3010\u3014",
+    "]": "\u3011\u3015",
+    ">": "\u2192\u21d2\u2794\u279c",
+    "/": "\u2044\u2215\u00f7",
+    " ": "\u2022\u00b7",
+    "~": "\u2248",
+    ".": "\u3002",
+    "\n": "\u2028\u2029\x85",
+}
+"""What is read as the same: dashes, quotes, brackets, arrows, slashes, bullets, line ends."""
 
-    def __missing__(self, code: int) -> int | str:
+
+class _Alike(dict[int, str]):
+    """What each character is read as, looked up when it is first met."""
+
+    def __missing__(self, code: int) -> str:
         char = chr(code)
         digit = unicodedata.decimal(char, None)
-        folded = unicodedata.normalize("NFKC", char) if 0xFF00 < code < 0xFFEF else char
         if digit is not None:
-            found = str(digit)
-        elif char in "‐‑‒–—―−﹣－":
-            found = "-"
-        elif char in "“”„‟«»″「」『』":
-            found = '"'
-        elif char in "‘’‚‛′":
-            found = "'"
-        elif char in "【〔［":
-            found = "["
-        elif char in "】〕］":
-            found = "]"
-        elif char in "→⇒➔➜":
-            found = ">"
-        elif char in "⁄∕÷":
-            found = "/"
-        elif char in "•·≈。" or unicodedata.category(char) in ("Zs", "Cf"):
-            found = "." if char == "。" else "~" if char == "≈" else " "
-        elif char in "\u2028\u2029\x85":
-            found = "\n"
-        else:
-            found = folded if len(folded) == 1 else char
-        self[code] = found
-        return found
+            char = str(digit)
+        elif unicodedata.category(char) in ("Zs", "Cf"):  # spaces of all widths, also none
+            char = " "
+        elif 0xFF00 < code < 0xFFEF and len(folded := unicodedata.normalize("NFKC", char)) == 1:  # full width
+            char = folded
+        self[code] = char
+        return char
 
 
-_ALIKE = _Alike()
+_ALIKE = _Alike({ord(other): char for char, others in _LOOKS.items() for other in others})
 
 
 def read_value(text: str, at: int, scale: Scale) -> Reading | None:

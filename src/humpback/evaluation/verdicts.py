@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,7 +49,7 @@ class _Statement:
 
 _LABEL = re.compile(
     r"(?<![^\W_])(?:(?P<score>scores?|ratings?)|(?P<other>grade|verdict|points|marks?|total|overall|assessment|evaluation|judge?ment)|"
-    r"(?P<verb>give|rate|assign|award|deserves?|merits?|earns?|warrants?|receives?|gets?))(?![^\W_])|"
+    r"(?P<verb>give|rate|assign|award|deserves?|merits|earns|warrants|receives|gets))(?![^\W_])|"
     r"(?P<result>\[ ?result(?![^\W_]))|(?P<boxed>\\f?boxed ?\{)|(?P<brackets>\[\[)",
     re.IGNORECASE,
 )
@@ -75,6 +75,7 @@ _BARE_REST = re.compile(
 )
 _MARKUP_ONLY = re.compile(r"[\s*_`~\"'<>()\[\]{}|$#=\\:-]*$")
 _CUT_LABEL = re.compile(r"(?:score|rating|result)[^\w\n]{0,8}$", re.IGNORECASE)
+_KINDS: Mapping[str, VerdictKind] = {"value": "parsed", "off_scale": "out_of_range", "unreadable": "unparsed"}
 MOST_QUOTATIONS = 64
 """A reply whose last this many statements are all copied is a copy: to look further would take time without bound."""
 MOST_LABELS = 2000
@@ -96,7 +97,7 @@ def read_verdict(
     if last is None or cut:
         return Verdict(value=None, kind="truncated" if cut else "unparsed")
     reading = last.reading
-    kind: VerdictKind = {"value": "parsed", "off_scale": "out_of_range", "unreadable": "unparsed"}[reading.kind]  # type: ignore[assignment]
+    kind = _KINDS[reading.kind]
     begin, end = _line_bounds(reply, reading.start)
     return Verdict(
         value=reading.number if kind == "parsed" else None,
@@ -162,14 +163,7 @@ def _states(
         return text[reading.end : reading.end + 8].lstrip(" *").startswith("]")
     supposed = _HYPOTHETICAL.search(left) is not None
     if label["verb"]:
-        if own_line and ":" in between:
-            return True
-        who = label["verb"].lower() in ("give", "rate", "assign", "award")
-        said = _FIRST_PERSON.search(left) is not None if who else not left.rstrip().lower().endswith("would")
-        points = re.match(
-            r"[\s*_]*(?:more |extra |additional )?points?\b", text[reading.end : reading.end + 24], re.IGNORECASE
-        )
-        return said and not supposed and not points and between.strip(" *_`\"'") != ""
+        return (own_line and ":" in between) or (not supposed and _verb_states(text, label, between, left, reading))
     if ":" in between or "=" in between or re.search(r"-(?=[\s*])", between):
         return own_line or (label["score"] is not None and (":" in between or "=" in between))
     if _STATES.search(between):
@@ -188,6 +182,17 @@ def _states(
         or (re.search(r"\bof\b", between) is not None and _ASSIGNING.search(left) is not None)
         or _FIRST_PERSON.search(left) is not None
     )
+
+
+def _verb_states(text: str, label: re.Match[str], between: str, left: str, reading: Reading) -> bool:
+    """Say whether "I give it a 4" or "it deserves a 4" is the judge's own, and not of points, money or what would be."""
+    if re.search(r"[$(]", between) or not between.strip(" *_`\"'"):
+        return False
+    if re.match(r"[\s*_]*(?:\w+ )?points?\b", text[reading.end : reading.end + 24], re.IGNORECASE):
+        return False
+    if label["verb"].lower() in ("give", "rate", "assign", "award"):
+        return _FIRST_PERSON.search(left) is not None
+    return reading.kind == "value" and not left.rstrip().lower().endswith("would")
 
 
 def _starts_line(text: str, at: int) -> bool:
