@@ -121,7 +121,7 @@ def _statements(text: str, scale: Scale) -> Iterator[_Statement]:
 def _bare_last_line(text: str, scale: Scale) -> _Statement | None:
     """Return the last line when it is a number and nothing else, and no item of a numbered list."""
     begin = _line_bounds(text, len(text.rstrip()))[0]
-    line = text[begin:]
+    line = text[begin:].rstrip()
     if len(line) > 80 or _LABEL.search(line):
         return None
     reading = read_value(text, begin, scale)
