@@ -59,14 +59,16 @@ _LINE_START = re.compile(
     re.IGNORECASE,
 )
 _HYPOTHETICAL = re.compile(
-    r"\b(?:if|when|whether|unless|suppose|were|could|cannot|not|never|needs?|needed|required?|requires|criteria|requirements?|prevents?|"
+    r"\b(?:if|when|why|how|whether|unless|suppose|were|could|cannot|not|never|needs?|needed|required?|requires|criteria|requirements?|prevents?|"
     r"short|below|above|less|lower|higher|than|instead|rather|between|would (?!give|rate|assign|award|say|score|be))\b|n't\b|"
     r"\bto +(?:a +)?$",
     re.IGNORECASE,
 )
 _FIRST_PERSON = re.compile(r"\b(?:i|we)(?:'d|'ll| would| will| must| have to| therefore| thus)? *$", re.IGNORECASE)
 _ASSIGNING = re.compile(
-    r"\b(?:gives?|assigns?|awards?|deserves?|merits?|earns?|warrants?|receives?|gets?|worth|is|be)\b", re.IGNORECASE
+    r"\b(?:gives?|assigns?|awards?|deserves?|merits?|earns?|warrants?|receives?|gets?|worth|is|be)(?: +(?:it|this|the|that|a|an|"
+    r"response|text|answer|pair|final|overall|total|solid|clear|high|low|full|fair|of|to)){0,6} *[*_\"']*$",
+    re.IGNORECASE,
 )
 _BE_A = re.compile(r"\b(?:is|be) +(?:a +)?[*_\"']{0,4}$", re.IGNORECASE)
 _STATES = re.compile(r"\b(?:is|was|be|equals|stands at|comes to)\b", re.IGNORECASE)
