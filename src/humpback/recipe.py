@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -34,8 +36,10 @@ __all__ = [
     "ScoreSettings",
     "SeedInput",
     "SeedSettings",
+    "ServerSettings",
     "Signal",
     "TrainSettings",
+    "check_section",
     "dump_recipe",
     "load_corpus",
     "load_recipe",
@@ -318,10 +322,75 @@ class EvaluateSettings(Section):
     """Also train a control: seed and as many uncurated candidates as the last iteration curated."""
 
 
+class ServerSettings(Section):
+    """An OpenAI-compatible server, for `engine: server`: one started for each model of the run, or one that is there."""
+
+    command: str | None = None
+    """Starts a server that humpback stops again, with {model} and {port} to be filled in: `vllm serve {model} --port {port}`."""
+    url: str | None = None
+    """A server that is there and serves one model, for example http://127.0.0.1:8000/v1."""
+    model: str | None = None
+    """Name under which the server serves it; null takes the only one it lists."""
+    tokenizer: str | None = None
+    """A folder or hub id; `estimate` for a chat endpoint whose tokenizer is not to be had; null takes the model's own."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key, for example OPENAI_API_KEY; null sends none."""
+    concurrency: int = Field(64, ge=1, le=4096)
+    """Most requests in flight; fewer while the server is overloaded, or no faster for more."""
+    timeout_s: float = Field(120, gt=0)
+    """Longest wait for one reply; then the request is sent again."""
+    deadline_s: float = Field(300, gt=0)
+    """Longest time for one row, all tries together; then the row fails."""
+    patience_s: float = Field(300, gt=0)
+    """A server that answers nothing for this long stops the run."""
+    start_s: float = Field(900, gt=0)
+    """Longest time from starting `command` to its first answer."""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _variable(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):  # not shown: it may be the key itself
+            raise ValueError(
+                "runtime.server.api_key_env is not the name of an environment variable (capitals, digits, _); "
+                "never write a key into a recipe: export OPENAI_API_KEY=... and set api_key_env: OPENAI_API_KEY"
+            )
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urllib.parse.urlsplit(value)
+        if parts.username or parts.password or parts.query or parts.fragment:  # not shown: it may hold a key
+            raise ValueError(
+                "runtime.server.url holds a user, a query or a fragment; give the bare address, and the key's variable "
+                "as runtime.server.api_key_env"
+            )
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"runtime.server.url={value} is no web address; for example http://127.0.0.1:8000/v1")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ServerSettings:
+        if (self.command is None) == (self.url is None):
+            raise ValueError(
+                "runtime.server needs either command (started for each model) or url (a server that is there)"
+            )
+        if self.command is not None:
+            lacking = [name for name in ("{model}", "{port}") if name not in self.command]
+            if lacking:
+                raise ValueError(
+                    f"runtime.server.command={self.command} lacks {' and '.join(lacking)}; for example: "
+                    "vllm serve {model} --host 127.0.0.1 --port {port}"
+                )
+        return self
+
+
 class RuntimeSettings(Section):
     """How to compute. Outside identity: no result depends on it, beyond the rounding of another device or batch."""
 
-    engine: Literal["hf", "fake"] = "hf"
+    engine: Literal["hf", "server", "fake"] = "hf"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda, cuda:1 ..."""
     batch_tokens: int = Field(2048, ge=64)
@@ -340,6 +409,19 @@ class RuntimeSettings(Section):
     """File of the answer cache, or a folder for it; null keeps one in the run folder. A shared file serves several runs."""
     model_cache: str | None = None
     """Folder for converted models; null is ~/.cache/humpback."""
+    server: ServerSettings | None = None
+    """For `engine: server`."""
+
+    @model_validator(mode="after")
+    def _served(self) -> RuntimeSettings:
+        if self.engine == "server" and self.server is None:
+            raise ValueError("runtime.engine=server needs runtime.server with a command or a url")
+        if self.engine == "server" and self.server and self.server.command and self.workers > 1:
+            raise ValueError(
+                f"runtime.workers={self.workers} would start as many servers of each model; set runtime.workers=1: one "
+                "server is asked many things at once (runtime.server.concurrency)"
+            )
+        return self
 
 
 class Recipe(Section):
@@ -406,7 +488,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     data = _read_yaml(path)
     for override in overrides:
         _apply_override(data, override)
-    return _validate(Recipe, data, f"recipe {path}")
+    return check_section(Recipe, data, f"recipe {path}")
 
 
 def load_corpus(path: Path | None, given: Mapping[str, Any], overrides: Sequence[str] = ()) -> CorpusRecipe:
@@ -418,7 +500,7 @@ def load_corpus(path: Path | None, given: Mapping[str, Any], overrides: Sequence
     data["corpus"] = {**corpus, **given}
     for override in overrides:
         _apply_override(data, override)
-    return _validate(CorpusRecipe, data, f"recipe {path}" if path else "what is asked for")
+    return check_section(CorpusRecipe, data, f"recipe {path}" if path else "what is asked for")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -439,7 +521,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _validate(kind: type[S], data: Mapping[str, Any], what: str) -> S:
+def check_section(kind: type[S], data: Mapping[str, Any], what: str) -> S:
+    """Return a section from plain values; raise RecipeError with every fault and its fix."""
     try:
         return kind.model_validate(data)
     except pydantic.ValidationError as error:

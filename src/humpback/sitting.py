@@ -49,6 +49,7 @@ class Sitting:
         self.worked = False
         self._recipe_written = False
         runtime = recipe.runtime
+        _check_served(recipe)
         cache = Path(runtime.model_cache) if runtime.model_cache else Path.home() / ".cache" / "humpback"
         self.base = resolve_model(recipe.model.base, cache)
         self.engines = Engines()
@@ -66,14 +67,22 @@ class Sitting:
         except ValueError as error:
             raise InputError(f"model.base={recipe.model.base}: {error}; use another base model") from error
         _check_context(self.base, recipe.model.max_tokens)
+        if runtime.engine == "server" and self._is_complete():
+            return  # to ask a server of our own what it can do takes a start of it
         lacking = [name for name in recipe.score.signals if SIGNALS[name].needs not in engine.capabilities]
+        told = f" ({why})" if lacking and (why := engine.lacks(SIGNALS[lacking[0]].needs)) else ""
+        if runtime.engine == "server":
+            self.engines.close()  # a server of our own was started only to be asked what it can do
         if lacking:
             raise InputError(
-                f"engine {runtime.engine} cannot compute score.signals={lacking}; remove them or change it"
+                f"engine {runtime.engine} cannot compute score.signals={lacking}{told}; remove them or change it"
             )
 
     def close(self) -> None:
         self.engines.close()
+
+    def _is_complete(self) -> bool:
+        return all(self.run_dir.manifest(name) for name, _ in stage_names(self.recipe))
 
     def write_recipe(self) -> None:
         """Write the recipe, every default spelled out, unless it is there already."""
@@ -213,6 +222,7 @@ class Sitting:
             batch_tokens=runtime.batch_tokens,
             threads=runtime.threads,
             cache=locate_cache(runtime.cache, self.run_dir.path),
+            server=runtime.server if runtime.engine == "server" else None,
         )
 
     def model(self, room: str) -> ModelRef:
@@ -263,6 +273,18 @@ class Sitting:
         evaluate = self.recipe.evaluate
         draw = {"resamples": evaluate.resamples, "confidence": evaluate.confidence}
         return {"statistics": draw, "random_seed": self.recipe.random_seed}
+
+
+def _check_served(recipe: Recipe) -> None:
+    """Refuse a server that is there for a run whose own models it cannot have."""
+    server = recipe.runtime.server
+    trained = [name.removesuffix("/finetune") for name, _ in stage_names(recipe) if name.endswith("/finetune")]
+    if recipe.runtime.engine == "server" and server is not None and server.url is not None and trained:
+        raise InputError(
+            f"runtime.server.url={server.url} serves one model that is there already, and this run trains its own "
+            f"({', '.join(trained)}) and asks them; set runtime.server.command instead of url, for example: "
+            "vllm serve {model} --host 127.0.0.1 --port {port}"
+        )
 
 
 def _check_context(base: ModelRef, max_tokens: int) -> None:

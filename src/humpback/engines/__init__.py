@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,14 @@ from typing import Literal
 from humpback.engines.answers import AnswerCache
 from humpback.engines.base import Engine, Heard, ModelRef
 from humpback.engines.cache import CachedEngine
+from humpback.engines.server.findings import Findings
 from humpback.errors import MissingDependencyError
+from humpback.recipe import ServerSettings
 
-__all__ = ["EngineSpec", "find_model", "open_engine", "resolve_model"]
+__all__ = ["EngineSpec", "find_model", "find_served", "open_engine", "probe_server", "resolve_model"]
+
+SERVER_ROUNDS = 16
+"""Rows of one call to a server, as a multiple of the requests in flight: at a call's end some places are empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +26,38 @@ class EngineSpec:
     """All that a worker process needs to open an engine."""
 
     model: ModelRef
-    engine: Literal["hf", "fake"]
+    engine: Literal["hf", "server", "fake"]
     device: str
     batch_tokens: int
     threads: int | None
     cache: Path
     """File of the answer cache."""
+    server: ServerSettings | None = None
+    """For the server engine."""
 
 
 def open_engine(spec: EngineSpec, on_answers: Callable[[Heard], None] | None = None) -> CachedEngine:
     """Open an engine behind the answer cache; `on_answers` hears of every batch, and of what was kept."""
     inner: Engine
+    batch_tokens, batch_rows = spec.batch_tokens, 64
     if spec.engine == "fake":
         from humpback.engines.fake import FakeEngine
 
         inner = FakeEngine(spec.model)
+    elif spec.engine == "server":
+        assert spec.server is not None
+        with _needs("server"):
+            from humpback.engines.server.engine import ServerEngine
+        inner = ServerEngine(spec.model, spec.server)
+        # it makes its own batches, and tells each answer as it comes
+        batch_tokens, batch_rows = sys.maxsize, SERVER_ROUNDS * spec.server.concurrency
     else:
         with _needs("hf"):
             from humpback.engines.hf import HFEngine
         inner = HFEngine(spec.model, device=spec.device, batch_tokens=spec.batch_tokens, threads=spec.threads)
-    return CachedEngine(inner, AnswerCache(spec.cache), batch_tokens=spec.batch_tokens, on_answers=on_answers)
+    return CachedEngine(
+        inner, AnswerCache(spec.cache), batch_tokens=batch_tokens, batch_rows=batch_rows, on_answers=on_answers
+    )
 
 
 def resolve_model(reference: str, cache_folder: Path) -> ModelRef:
@@ -53,6 +71,20 @@ def resolve_model(reference: str, cache_folder: Path) -> ModelRef:
 
         from humpback.engines import models
     return models.resolve_model(reference, cache_folder)
+
+
+def probe_server(settings: ServerSettings) -> Findings:
+    """Return what the server at `settings.url` was found able to do."""
+    with _needs("server"):
+        from humpback.engines.server.probe import probe_url
+    return probe_url(settings)
+
+
+def find_served(settings: ServerSettings) -> ModelRef:
+    """Return the reference of the model that the server at `settings.url` serves."""
+    from humpback.engines.server.identity import identify
+
+    return identify(probe_server(settings), settings.tokenizer)
 
 
 def find_model(folder: Path) -> ModelRef:

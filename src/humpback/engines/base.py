@@ -6,9 +6,9 @@ never a gap, never an abort of its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ __all__ = [
     "Loglikelihood",
     "ModelRef",
     "Sampling",
+    "TellsAnswers",
+    "TellsLacks",
 ]
 
 Capability = Literal["generate", "choice_logprobs", "loglikelihood", "hidden_states"]
@@ -134,6 +136,23 @@ class Heard:
     """Of this batch alone; its requests are the batch's answers."""
     work: float
     """The batch's part of its call's work, in answers of mean length: long rows come first, and count for more."""
+
+
+@runtime_checkable
+class TellsAnswers(Protocol):
+    """An engine that tells each answer of a call as it comes, so that a kill loses no more than what is in flight."""
+
+    on_answer: Callable[[int, Completion | ChoiceLogprobs | Loglikelihood], None] | None
+    """Hears, in the caller's thread, of the index of a request in the call and its answer."""
+
+
+@runtime_checkable
+class TellsLacks(Protocol):
+    """An engine whose capabilities depend on what it finds."""
+
+    def lacks(self, capability: Capability) -> str:
+        """Return why a capability is not claimed, and what would give it."""
+        ...
 
 
 class Engine(Protocol):

@@ -11,11 +11,12 @@ first. Weights that were quantised or merged otherwise are another model, with a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from humpback.engines.answers import AnswerCache, Source
 from humpback.engines.base import (
@@ -28,6 +29,8 @@ from humpback.engines.base import (
     Loglikelihood,
     ModelRef,
     Sampling,
+    TellsAnswers,
+    TellsLacks,
 )
 from humpback.engines.batching import kept_cost, plan_batches
 from humpback.engines.packing import CHOICES, COMPLETIONS, LIKELIHOODS, Packing, pack_ids
@@ -50,11 +53,14 @@ class CachedEngine:
         cache: AnswerCache,
         *,
         batch_tokens: int,
+        batch_rows: int = 64,
         on_answers: Callable[[Heard], None] | None = None,
     ) -> None:
+        """`batch_tokens` and `batch_rows` bound what is asked at once, and so what a kill loses."""
         self.inner = inner
         self.cache = cache
         self.batch_tokens = batch_tokens
+        self.batch_rows = batch_rows
         self.on_answers = on_answers
         self.totals = EngineTotals()
 
@@ -69,6 +75,10 @@ class CachedEngine:
     @property
     def capabilities(self) -> frozenset[Capability]:
         return self.inner.capabilities
+
+    def lacks(self, capability: Capability) -> str:
+        """Return why the engine does not claim a capability; "" from one that does not tell."""
+        return self.inner.lacks(capability) if isinstance(self.inner, TellsLacks) else ""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Return the kept draws, and draw the others."""
@@ -123,7 +133,6 @@ class CachedEngine:
         lengths: Sequence[int],
         ask: Callable[[list[int]], list[Answer]],
     ) -> list[Answer]:
-        source = Source(self.inner.model.content_hash, packing.call)
         answers = {key: packing.unpack(data) for key, data in self.cache.get(list(dict.fromkeys(keys))).items()}
         first_row: dict[bytes, int] = {}
         for row, key in enumerate(keys):
@@ -133,25 +142,38 @@ class CachedEngine:
         if hits := len(keys) - len(missing):
             self._count(EngineTotals(requests=hits, cache_hits=hits), work=hits)
         whole = sum(lengths[row] for row in missing)
-        for batch in plan_batches([lengths[row] for row in missing], self.batch_tokens):
+        for batch in plan_batches([lengths[row] for row in missing], self.batch_tokens, self.batch_rows):
             rows = [missing[index] for index in batch]
-            fresh = self._time(ask, rows, work=len(missing) * sum(lengths[row] for row in rows) / max(whole, 1))
-            # an error is no answer: it is not stored, so that a resumed run asks again
-            stored = [(keys[r], packing.pack(a)) for r, a in zip(rows, fresh, strict=True) if not a.error]
-            if stored:
-                self.cache.put(source, stored)
+            part = len(missing) * sum(lengths[row] for row in rows) / max(whole, 1)
+            fresh = self._ask(packing, [keys[row] for row in rows], functools.partial(ask, rows), work=part)
             answers.update((keys[row], answer) for row, answer in zip(rows, fresh, strict=True))
         return [answers[key] for key in keys]
 
-    def _time(self, ask: Callable[[list[int]], list[Answer]], rows: list[int], *, work: float) -> list[Answer]:
+    def _ask(
+        self, packing: Packing[Answer], keys: list[bytes], ask: Callable[[], list[Answer]], *, work: float
+    ) -> list[Answer]:
+        """Ask the engine and keep what it answers: each answer as it comes where the engine tells it, else all at the end."""
+        source = Source(self.inner.model.content_hash, packing.call)
+
+        def store(answers: Iterable[tuple[int, Any]]) -> None:
+            # an error is no answer: it is not stored, so that a resumed run asks again
+            if stored := [(keys[index], packing.pack(answer)) for index, answer in answers if not answer.error]:
+                self.cache.put(source, stored)
+
+        if isinstance(self.inner, TellsAnswers):
+            self.inner.on_answer = lambda index, answer: store([(index, answer)])
+            return self._time(ask, len(keys), work=work)
+        fresh = self._time(ask, len(keys), work=work)
+        store(enumerate(fresh))
+        return fresh
+
+    def _time(self, ask: Callable[[], list[Answer]], count: int, *, work: float) -> list[Answer]:
         inner, started = dataclasses.replace(self.inner.totals), time.monotonic()
-        fresh = ask(rows)
+        fresh = ask()
         used = self.inner.totals.since(inner)
         errors = sum(answer.error is not None for answer in fresh)
         seconds = time.monotonic() - started
-        self._count(
-            dataclasses.replace(used, requests=len(rows), cache_hits=0, errors=errors, seconds=seconds), work=work
-        )
+        self._count(dataclasses.replace(used, requests=count, cache_hits=0, errors=errors, seconds=seconds), work=work)
         return fresh
 
     def _count(self, used: EngineTotals, *, work: float) -> None:

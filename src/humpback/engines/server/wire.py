@@ -1,0 +1,315 @@
+"""Requests and their replies. In: prompts, or parsed JSON. Out: JSON to send, or answers. No I/O.
+
+A reply is believed only as far as it holds: one choice, of the right index, with finite log-probabilities for exactly the tokens
+that were asked. Anything else is a BadAnswerError, and the question is asked again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypeVar
+
+from humpback.engines.base import Completion, Sampling
+from humpback.engines.server.findings import Findings
+from humpback.engines.server.retries import BadAnswerError, GaveUpError
+from humpback.prompts import Prompt
+
+__all__ = [
+    "Json",
+    "biased_body",
+    "chat_body",
+    "completion_body",
+    "entry",
+    "likelihood_body",
+    "named_body",
+    "number",
+    "only_choice",
+    "prompt_tokens",
+    "read_biased",
+    "read_completion",
+    "read_echo",
+    "read_named",
+    "read_prompt_logprobs",
+    "read_shares",
+    "read_tokens",
+    "read_top",
+    "seed_of",
+    "tokenize_body",
+    "top_body",
+]
+
+T = TypeVar("T")
+Json: TypeAlias = Mapping[str, object]
+
+SEEDS = 2**31
+"""Seeds are sent modulo this: some servers hold them in 32 bits."""
+ROUNDING = 1e-3
+"""How far above 0 a log-probability may be by rounding."""
+ONE = Sampling(temperature=1.0, top_p=1.0, max_tokens=1)
+BIAS = 100.0
+"""Added to the choices' logits: what else might be drawn is left e^-100 of the probability."""
+BIASED_TOPS = 64
+"""Most probable tokens asked for beside: when all choices are among them, one request is enough."""
+PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""What a server may set by itself (vLLM takes it from the model's folder, llama.cpp has its own) and the draw must not depend on."""
+
+
+# -- requests ------------------------------------------------------------------------------------------------------------
+
+
+def completion_body(
+    found: Findings, prompt: Sequence[int] | str, sampling: Sampling, **more: object
+) -> dict[str, object]:
+    """Return the request that continues a prompt."""
+    body: dict[str, object] = {
+        "model": found.model,
+        "prompt": list(prompt) if not isinstance(prompt, str) else prompt,
+        "n": 1,
+        "stream": False,
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if found.extensions:
+        body |= PLAIN
+    if found.drawn_tokens:
+        body |= {"return_token_ids": True, "logprobs": 0}
+    return body | more
+
+
+def chat_body(found: Findings, user: str, sampling: Sampling, **more: object) -> dict[str, object]:
+    """Return the request that answers one message."""
+    body = completion_body(dataclasses.replace(found, drawn_tokens=False), "", sampling, **more)
+    del body["prompt"], body["max_tokens"]
+    valid = user.encode("utf-8", "replace").decode()
+    return body | {"messages": [{"role": "user", "content": valid}], found.length_name: sampling.max_tokens}
+
+
+def named_body(found: Findings, prompt: Sequence[int], ids: Sequence[int]) -> dict[str, object]:
+    """Return the request for log P of given tokens, as vLLM has it. At temperature 1 a processed value is the model's own."""
+    return completion_body(found, prompt, ONE, logprobs=1, logprob_token_ids=list(ids), return_tokens_as_token_ids=True)
+
+
+def biased_body(prompt: Sequence[int], ids: Sequence[int], *, shares: bool = False) -> dict[str, object]:
+    """Return the request that makes llama.cpp draw one of the tokens.
+
+    It tells the drawn token's own log P, from before the bias, and those of the most probable tokens; with `shares`, the
+    probabilities of the tokens among each other, from after it. The two together give log P of each.
+    """
+    return {
+        "prompt": list(prompt),
+        "n_predict": 1,
+        "stream": False,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "n_probs": len(ids) if shares else BIASED_TOPS,
+        "post_sampling_probs": shares,
+        "logit_bias": [[token, BIAS] for token in ids],
+    }
+
+
+def top_body(found: Findings, prompt: Sequence[int]) -> dict[str, object]:
+    """Return the request for the most probable next tokens."""
+    return completion_body(found, prompt, ONE, logprobs=found.top_logprobs)
+
+
+def likelihood_body(found: Findings, ids: Sequence[int]) -> dict[str, object]:
+    """Return the request for the log-probabilities of a given text."""
+    if found.likelihood == "prompt_logprobs":
+        return completion_body(found, ids, ONE, prompt_logprobs=0)
+    return completion_body(found, ids, ONE, echo=True, logprobs=1)
+
+
+def seed_of(prompt: Prompt) -> int:
+    return prompt.seed % SEEDS
+
+
+def tokenize_body(found: Findings, text: str) -> dict[str, object]:
+    """Return the request for a text's token ids, in vLLM's words and llama.cpp's."""
+    return {"model": found.model, "prompt": text, "content": text, "add_special_tokens": False, "add_special": False}
+
+
+def read_tokens(reply: object) -> list[int]:
+    if not isinstance(reply, dict):
+        raise BadAnswerError("no tokens")
+    return [token for token in entry(reply, "tokens", list) if isinstance(token, int)]
+
+
+# -- completions ---------------------------------------------------------------------------------------------------------
+
+
+def read_completion(reply: object, found: Findings, stop: Sequence[str]) -> Completion:
+    """Return a drawn text, cut before the first stop string."""
+    choice = only_choice(reply, found)
+    text = choice["text"] if "text" in choice else entry(choice, "message", dict).get("content")
+    if text is None:
+        text = ""  # a model that spent all its tokens on thinking
+    if not isinstance(text, str):
+        raise BadAnswerError(f"the text is {type(text).__name__}")
+    finish = choice.get("finish_reason")
+    if finish == "content_filter":
+        raise GaveUpError("the server's filter withheld the text")
+    if finish not in ("stop", "length"):
+        raise BadAnswerError(f"the text ended by {finish!r}")
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    drawn = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    ids, logprob = _read_drawn(choice) if found.drawn_tokens else ((), None)
+    whole = text.encode("utf-8", "replace").decode()  # no file takes a lone surrogate
+    cuts = [at for mark in stop if (at := whole.find(mark)) >= 0]
+    return Completion(
+        text=whole[: min(cuts, default=None)],
+        tokens=drawn if isinstance(drawn, int) and drawn >= 0 else len(ids),
+        finish="stop" if finish == "stop" or cuts else "length",
+        token_ids=ids,
+        logprob=logprob,
+    )
+
+
+def _read_drawn(choice: Json) -> tuple[tuple[int, ...], float]:
+    ids = entry(choice, "token_ids", list)
+    values = entry(entry(choice, "logprobs", dict), "token_logprobs", list)
+    if len(values) != len(ids) or not all(isinstance(token, int) for token in ids):
+        raise BadAnswerError(f"{len(ids)} tokens came with {len(values)} log-probabilities")
+    return tuple(ids), math.fsum(number(value) for value in values)
+
+
+def prompt_tokens(reply: object) -> int | None:
+    """Return how many tokens the server read; None where it does not tell."""
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else None
+
+
+# -- the next token ------------------------------------------------------------------------------------------------------
+
+
+def read_named(reply: object, found: Findings, ids: Sequence[int]) -> list[float]:
+    """Return log P of each token, from a reply to `logprob_token_ids`."""
+    told = entry(entry(only_choice(reply, found), "logprobs", dict), "top_logprobs", list)
+    first = told[0] if told and isinstance(told[0], dict) else {}
+    missing = [token for token in ids if f"token_id:{token}" not in first]
+    if missing:
+        raise BadAnswerError(f"no log-probability of tokens {missing}")
+    return [number(first[f"token_id:{token}"]) for token in ids]
+
+
+def read_biased(reply: object, ids: Sequence[int]) -> dict[int, float]:
+    """Return log P of those of the tokens that llama.cpp tells: the one it was made to draw, and the most probable ones."""
+    first = _first_probability(reply)
+    told = [first, *_dicts(entry(first, "top_logprobs", list))]
+    found = {item["id"]: number(item.get("logprob")) for item in told if item.get("id") in ids}
+    if first.get("id") not in ids:
+        raise BadAnswerError(f"token {first.get('id')} was drawn in spite of the bias")
+    return {token: found[token] for token in ids if token in found}
+
+
+def read_shares(reply: object, ids: Sequence[int]) -> list[float]:
+    """Return the tokens' probabilities among each other, after the bias."""
+    told = _dicts(entry(_first_probability(reply), "top_probs", list))
+    shares = {item.get("id"): number(item.get("prob"), at_most=1.0) for item in told}
+    missing = [token for token in ids if shares.get(token, 0.0) <= 0.0]
+    if missing:
+        raise BadAnswerError(f"no probability of tokens {missing}")
+    return [shares[token] for token in ids]
+
+
+def read_top(reply: object, found: Findings) -> dict[str, float]:
+    """Return the most probable next tokens with log P, by their text or, where the server tells it, by `token_id:N`.
+
+    The token drawn is there as well, and not always among the most probable: what is beyond `top_logprobs` is left out.
+    """
+    logprobs = entry(only_choice(reply, found), "logprobs", dict)
+    if isinstance(logprobs.get("content"), list):  # llama.cpp answers completions in the form of chat
+        (first, *_) = _dicts(logprobs["content"]) or [{}]
+        told = {f"token_id:{e['id']}" if "id" in e else str(e.get("token")): e.get("logprob") for e in _tops(first)}
+    else:
+        tops = entry(logprobs, "top_logprobs", list)
+        told = tops[0] if tops and isinstance(tops[0], dict) else {}
+    ranked = sorted(((number(value), name) for name, value in told.items()), reverse=True)
+    if not ranked:
+        raise BadAnswerError("no log-probabilities")
+    return {name: value for value, name in ranked[: found.top_logprobs or None]}
+
+
+# -- a given text --------------------------------------------------------------------------------------------------------
+
+
+def read_prompt_logprobs(reply: object, found: Findings, ids: Sequence[int], start: int) -> float:
+    """Return log p(ids[start:] given ids[:start]) from vLLM's `prompt_logprobs`."""
+    told = entry(only_choice(reply, found), "prompt_logprobs", list)
+    if len(told) != len(ids):
+        raise BadAnswerError(f"log-probabilities of {len(told)} tokens came for {len(ids)}")
+    values = []
+    for token, items in zip(ids[start:], told[start:], strict=True):
+        one = items.get(str(token)) if isinstance(items, dict) else None
+        if not isinstance(one, dict):
+            raise BadAnswerError(f"no log-probability of token {token}")
+        values.append(number(one.get("logprob")))
+    return math.fsum(values)
+
+
+def read_echo(reply: object, found: Findings, ids: Sequence[int], start: int) -> float:
+    """Return log p(ids[start:] given ids[:start]) from the echo of a prompt; what was drawn after it is left out."""
+    told = entry(entry(only_choice(reply, found), "logprobs", dict), "token_logprobs", list)
+    if not len(ids) <= len(told) <= len(ids) + 1:
+        raise BadAnswerError(f"log-probabilities of {len(told)} tokens came for {len(ids)}")
+    return math.fsum(number(value) for value in told[start : len(ids)])
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------------
+
+
+def only_choice(reply: object, found: Findings) -> dict[str, object]:
+    """Return the one choice that was asked for."""
+    if not isinstance(reply, dict):
+        raise BadAnswerError(f"the reply is {type(reply).__name__}, not an object")
+    if isinstance(reply.get("error"), dict):
+        raise BadAnswerError(f"the reply is an error: {str(reply['error'].get('message'))[:200]}")
+    named = reply.get("model")
+    if found.answers_as is not None and named != found.answers_as:
+        raise BadAnswerError(f"the model {named!r} answered, not {found.answers_as!r}")
+    choices = entry(reply, "choices", list)
+    if len(choices) != 1 or not isinstance(choices[0], dict):
+        raise BadAnswerError(f"{len(choices)} choices came instead of one")
+    if choices[0].get("index", 0) != 0:
+        raise BadAnswerError(f"choice {choices[0]['index']!r} came instead of 0")
+    return dict(choices[0])
+
+
+def entry(item: Json, name: str, kind: type[T]) -> T:
+    value = item.get(name)
+    if not isinstance(value, kind):
+        raise BadAnswerError(f"{name} is {type(value).__name__}")
+    return value
+
+
+def number(value: object, *, at_most: float = 0.0) -> float:
+    """Return a finite log-probability."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadAnswerError(f"a log-probability is {value!r}")
+    if value > at_most + ROUNDING:
+        raise BadAnswerError(f"a log-probability is {value!r}, above {at_most:g}")
+    return min(float(value), at_most)
+
+
+def _first_probability(reply: object) -> dict[str, object]:
+    if not isinstance(reply, dict):
+        raise BadAnswerError(f"the reply is {type(reply).__name__}, not an object")
+    told = _dicts(entry(reply, "completion_probabilities", list))
+    if len(told) != 1:
+        raise BadAnswerError(f"probabilities of {len(told)} tokens came instead of one")
+    return told[0]
+
+
+def _tops(item: Json) -> list[dict[str, object]]:
+    return _dicts(entry(item, "top_logprobs", list))
+
+
+def _dicts(items: Sequence[object]) -> list[dict[str, object]]:
+    return [item for item in items if isinstance(item, dict)]
