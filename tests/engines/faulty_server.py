@@ -127,7 +127,7 @@ class FaultyServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     most_at_once: int = 0
     log: Path | None = None
-    """Gets a line for every answer given whole."""
+    """Gets a line for every answer, before it is sent."""
     port: int = 0
     """0 takes a free one."""
     url: str = ""
@@ -222,13 +222,13 @@ class FaultyServer:
         await asyncio.sleep(0)  # hear of a client that has given up in the meantime, on a busy machine
         if self._gone(writer):
             return False
+        if status == 200 and method == "POST" and self.log is not None:  # before: a kill may come right after the reply
+            with self.log.open("a") as file:
+                file.write(digest(body) + "\n")
         went = await _send(writer, status, json.dumps(data).encode())
         if status == 200 and method == "POST":
             self.bodies.append(body)
             self.answered[digest(body)] += 1
-            if self.log is not None:
-                with self.log.open("a") as file:
-                    file.write(digest(body) + "\n")
         return went
 
     def _gone(self, writer: asyncio.StreamWriter) -> bool:
