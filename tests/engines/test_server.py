@@ -219,7 +219,7 @@ def test_a_server_that_comes_back_is_asked_what_is_open(start: Start, open_engin
     import threading
 
     server = start(delay_s=0.01)
-    engine = open_engine(server, patience_s=60, deadline_s=0.5)  # the time it was away is not the rows'
+    engine = open_engine(server, patience_s=60, deadline_s=1.5, concurrency=8)  # the time it was away is not the rows'
     assert engine.capabilities
     prompts = ask_many(engine, 300)
     server.answered.clear()
@@ -227,7 +227,8 @@ def test_a_server_that_comes_back_is_asked_what_is_open(start: Start, open_engin
     threading.Timer(2.0, server.start_again).start()
     answers = engine.generate(prompts, FREE)
     assert [answer.error for answer in answers] == [None] * 300
-    assert set(server.answered.values()) == {1}
+    assert len(server.answered) == 300
+    assert sum(server.answered.values()) <= 300 + 8  # replies that were on their way when it stopped
 
 
 def test_a_redirect_is_not_followed_with_the_key(
