@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = [
     "ADDITIVE_RUBRIC",
@@ -22,8 +22,10 @@ __all__ = [
     "SCORES",
     "SEED_TAG",
     "WEB_TAG",
+    "QUESTION",
     "Choice",
     "Continuation",
+    "ProbePrompts",
     "Prompt",
     "Prompts",
     "Rendered",
@@ -93,6 +95,11 @@ Score: N"""
 
 RATING_PREFILL = "Score: "
 
+QUESTION = """\
+Is your answer above a complete, focused and well-written answer to my instruction, with nothing missing, nothing wrong and nothing \
+added? Answer yes or no."""
+"""Asked after the answer; nobody reads the reply. The model's state while it makes up its mind is what a probe reads."""
+
 
 class Tokenizer(Protocol):
     """What this module needs of a tokenizer; an engine brings it."""
@@ -153,6 +160,15 @@ class Rendered:
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+
+
+class ProbePrompts(NamedTuple):
+    """The two places where a probe reads a model's state; the second prompt starts with the first."""
+
+    end: Prompt
+    """The instruction and the whole answer: what comes next is the end of the turn, or should be."""
+    question: Prompt
+    """After it, whether the answer is good."""
 
 
 class Prompts:
@@ -227,6 +243,27 @@ class Prompts:
             user=prompt.user, prefill=prefill, text=prompt.text + prefill, token_ids=token_ids, seed=prompt.seed
         )
 
+    def probe(self, instruction: str, response: str) -> ProbePrompts | None:
+        """Render the prompts at whose ends a probe reads the model; None for a pair that does not fit whole."""
+        shell, target = self.answer(instruction, self.both_tags), self.target(response)
+        asked = "\n" + self.tokenizer.chat(QUESTION)
+        turn = len(self.tokenizer.end_of_turn)
+        end = (*shell.token_ids, *target.token_ids[:-turn])
+        question = (*shell.token_ids, *target.token_ids, *self.tokenizer.encode(asked))
+        if len(question) > self.max_tokens:
+            return None
+        answer = self.clean(response)
+        told = f"{shell.text}{answer}{self.tokenizer.decode(self.tokenizer.end_of_turn)}{asked}"
+        return ProbePrompts(
+            Prompt(user=shell.user, prefill=answer, text=shell.text + answer, token_ids=end),
+            Prompt(user=shell.user, prefill=answer, text=told, token_ids=question),
+        )
+
+    @property
+    def end_of_turn(self) -> Choice:
+        """The token that ends an answer, as a choice whose probability can be asked."""
+        return Choice(text="end of turn", token_id=self.tokenizer.end_of_turn[0])
+
     @property
     def rating_choices(self) -> tuple[Choice, ...]:
         """The five scores as tokens that can follow `rate`'s and `rate_after`'s prompt, 1 first."""
@@ -264,6 +301,7 @@ class Prompts:
             "backward": self.tokenizer.chat(BACKWARD_PROMPT),
             "rate": self.tokenizer.chat(self.rubric) + RATING_PREFILL,
             "rate_sampled": self.tokenizer.chat(f"{self.rubric}\n\n{REASONING_REQUEST}") + RATING_PREFILL,
+            "probe": self.tokenizer.chat(QUESTION),
         }
         return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in kinds.items()}
 

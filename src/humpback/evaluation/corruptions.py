@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from humpback.evaluation.signals import InstructionResponse
+from humpback.evaluation.raters import InstructionResponse
 from humpback.evaluation.wordbank import Bank, join_sentences, load_banks, split_sentences
 from humpback.records import Pair
 from humpback.store.fingerprint import derive_seed

@@ -1,16 +1,24 @@
-"""Statistics of the audit and the evaluation, with scipy's bootstrap for every interval."""
+"""Statistics of the audit and the evaluation. Every interval is a percentile bootstrap that resamples pairs."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Interval", "auc", "bootstrap_auc", "bootstrap_ratio", "bootstrap_ratio_difference"]
+__all__ = [
+    "Interval",
+    "auc",
+    "bootstrap_auc",
+    "bootstrap_kinds",
+    "bootstrap_ratio",
+    "bootstrap_ratio_difference",
+    "compare_all",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,6 +60,47 @@ def bootstrap_auc(
 
 def _mean_auc(true: Floats, *corrupted: Floats, axis: int = -1) -> Any:
     return sum(auc(true, kind, axis=axis) for kind in corrupted) / len(corrupted)
+
+
+def compare_all(true: Floats, others: Floats) -> Floats:
+    """Return who wins, true[i] against others[j]: 1, 0, half for equals, NaN where either has no value, [n, n]."""
+    wins: Floats = (true[:, None] > others[None, :]) + 0.5 * (true[:, None] == others[None, :])
+    wins[np.isnan(true)[:, None] | np.isnan(others)[None, :]] = np.nan
+    return wins
+
+
+def bootstrap_kinds(
+    wins: Mapping[str, Floats], *, resamples: int, confidence: float, seed: int
+) -> dict[str, Interval]:
+    """Return the AUC of each kind and, as `all`, their mean, from who wins against whom (`compare_all`), where NaN is no match.
+
+    A pair is drawn with its corruptions of all kinds. Kinds without any match are left out.
+    """
+    matched = {kind: matrix for kind, matrix in wins.items() if not np.isnan(matrix).all()}
+    if not matched:
+        return {}
+    n = len(next(iter(matched.values())))
+    counts_R_N = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    points, draws, sizes = {}, {}, {}
+    for kind, matrix in matched.items():
+        valid = ~np.isnan(matrix)
+        filled = np.where(valid, matrix, 0.0)
+        points[kind] = float(filled.sum() / valid.sum())
+        total_R = np.einsum("rn,rn->r", counts_R_N @ valid, counts_R_N)
+        won_R = np.einsum("rn,rn->r", counts_R_N @ filled, counts_R_N)
+        draws[kind] = np.divide(won_R, total_R, out=np.full(resamples, np.nan), where=total_R > 0)
+        sizes[kind] = int(valid.any(0).sum())
+    points["all"], sizes["all"] = sum(points.values()) / len(points), min(sizes.values())
+    draws["all"] = np.stack(list(draws.values())).mean(0)
+    tail = (1 - confidence) / 2
+    result = {}
+    for kind, value in points.items():
+        if sizes[kind] < MIN_PAIRS:
+            result[kind] = Interval(value=value, low=None, high=None, n=sizes[kind])
+        else:
+            low, high = np.nanquantile(draws[kind], (tail, 1 - tail))
+            result[kind] = Interval(value=value, low=float(low), high=float(high), n=sizes[kind])
+    return result
 
 
 def bootstrap_ratio(
