@@ -45,7 +45,7 @@ __all__ = [
     "load_recipe",
 ]
 
-Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift"]
+Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift", "ifd", "probe"]
 Filter = Literal[
     "header_empty",
     "header_upper",
@@ -221,7 +221,7 @@ class AugmentSettings(Section):
 class ScoreSettings(Section):
     """Which signals are computed, and when a rating counts as given."""
 
-    signals: list[Signal] = Field(["rating", "backward_lift", "forward_lift"], min_length=1)
+    signals: list[Signal] = Field(["rating", "backward_lift", "forward_lift", "ifd", "probe"], min_length=1)
 
     @field_validator("signals")
     @classmethod
@@ -252,12 +252,35 @@ class ScoreSettings(Section):
 class CurateSettings(Section):
     """Which candidates become curated pairs."""
 
-    signal: Literal["auto", "rating", "sampled_rating", "backward_lift", "forward_lift"] = "auto"
-    """The signal to select by; auto takes the one with the best audited AUC of the model that scored."""
+    signal: Literal["auto", "p_good", "rating", "sampled_rating", "backward_lift", "forward_lift", "ifd", "probe"] = (
+        "auto"
+    )
+    """What to select by: a signal, or `p_good`, all signals combined and calibrated on the audit.
+
+    auto takes `p_good` where the audit of the model that scored shows it to be as good as any single signal, else the signal with
+    the best audited AUC.
+    """
+    policy: Literal["threshold", "top", "precision", "diverse"] | None = None
+    """threshold: ratings from `threshold` on (the paper). top: the best `top`. precision: P(good) from the lowest cut-off on that
+    promises `precision`. diverse: the best `top`, spread out. null: threshold where the signal is a rating, else top."""
     threshold: float = 4.5
-    """Lowest rating kept when the signal is `rating` or `sampled_rating` (paper: 4 or 4.5)."""
+    """Lowest rating kept (paper: 4 or 4.5)."""
     top: float = 0.4
-    """Kept when the signal is a lift, best first: a share (0 to 1] or a count (above 1). The paper's A_4 is a share of 0.39."""
+    """Kept, best first: a share (0 to 1] or a count (above 1). The paper's A_4 is a share of 0.39."""
+    precision: float = Field(0.9, gt=0.5, lt=1)
+    """With policy precision: the share of good pairs among the kept that the lower end of the interval (evaluate.confidence) must
+    reach. Where it cannot, the stage stops and names the best that can."""
+    prevalence: float | Literal["estimate"] = "estimate"
+    """With policy precision: the share of good pairs among all candidates, 0 to 1, which a precision depends on. `estimate` takes
+    the one that explains the candidates' P(good) best, half at most."""
+    max_per_source: int = Field(20, ge=1)
+    """With policy diverse: most pairs of one source document."""
+    alike: float = Field(0.7, gt=0, le=1)
+    """With policy diverse: instructions whose words have at least this Jaccard similarity (by MinHash) are one."""
+    min_parsed: float = Field(0.5, ge=0, le=1)
+    """Least share of the candidates on which a rating must have been given; what is unparsed is not low, it is not known."""
+    when_unparsed: Literal["stop", "switch"] = "switch"
+    """With fewer: stop, or select by the best other signal and say so."""
 
     @field_validator("threshold")
     @classmethod
@@ -265,6 +288,23 @@ class CurateSettings(Section):
         if not 1 <= value <= 5:
             raise ValueError(f"{value:g} is outside 1 to 5; the paper uses 4 or 4.5")
         return value
+
+    @field_validator("prevalence")
+    @classmethod
+    def _prevalence(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError(f"{value:g} is not between 0 and 1; give the share of good candidates, or estimate")
+        return value
+
+    @model_validator(mode="after")
+    def _fitting(self) -> CurateSettings:
+        if self.policy == "precision" and self.signal not in ("auto", "p_good"):
+            raise ValueError(
+                f"policy=precision promises with P(good), not with signal={self.signal}; use p_good or auto"
+            )
+        if self.policy == "threshold" and self.signal not in ("auto", "rating", "sampled_rating"):
+            raise ValueError(f"policy=threshold cuts ratings of 1 to 5, not {self.signal}; use policy=top or precision")
+        return self
 
     @field_validator("top")
     @classmethod
@@ -454,7 +494,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         chosen = self.curate.signal
-        if chosen != "auto" and chosen not in self.score.signals:
+        if chosen not in ("auto", "p_good") and chosen not in self.score.signals:
             raise ValueError(f"curate.signal={chosen} is not computed; add it to score.signals={self.score.signals}")
         if (self.model.base == "fake") != (self.runtime.engine == "fake"):
             raise ValueError(

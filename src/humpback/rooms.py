@@ -7,11 +7,15 @@ connect the two.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from humpback.engines import find_model
-from humpback.errors import GateError
+from humpback.errors import GateError, StorageError
+from humpback.evaluation.candidates import compare_models, describe_scores
+from humpback.evaluation.corruptions import KINDS
 from humpback.evaluation.rating import count_replies
 from humpback.evaluation.signals import ENGINE_ERROR, count_calls
 from humpback.export.dataset import write_dataset
@@ -37,6 +41,9 @@ from humpback.tasks import AugmentTask, ScoreTask
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
 
 __all__ = ["Rooms"]
+
+JUDGE = "judge.npz"
+"""In an audit's folder: its probe and calibration, which the next score stage applies."""
 
 
 class Rooms(Sitting):
@@ -178,9 +185,9 @@ class Rooms(Sitting):
 
         def do(folder: Path) -> tuple[Work, Result]:
             holdout = list(self.pairs("holdout"))
-            calls = 3 * count_calls(recipe.score.signals, samples=recipe.score.samples)  # true and two corruptions
+            calls = (1 + len(KINDS)) * count_calls(recipe.score.signals, samples=recipe.score.samples)
             with self.answers_bar(name, len(holdout) * calls):
-                rows, verdict = audit(
+                done = audit(
                     holdout,
                     recipe.score.signals,
                     self._score_task(t + 1).raters(),
@@ -188,13 +195,17 @@ class Rooms(Sitting):
                     model_name=f"M_{t}",
                     random_seed=recipe.random_seed,
                 )
-            atomic_write(folder / "audit.json", to_json({**verdict, "rows": rows}))
+            atomic_write(folder / "audit.json", to_json({**done.verdict, "rows": done.rows}))
+            if done.judge:
+                atomic_write(folder / JUDGE, done.judge.to_bytes())
             errors = {
-                row["pair_id"] for row in rows if any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())
+                row["pair_id"]
+                for row in done.rows
+                if any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())
             }
             failed = {ENGINE_ERROR: len(errors)} if errors else {}
             work = Work(counts=Counts(read=len(holdout), kept=len(holdout) - len(errors), failed=failed))
-            return work, {**verdict, **self._replies(row["scores"] for row in rows)}
+            return work, {**done.verdict, **self._replies(row["scores"] for row in done.rows)}
 
         models = {"model": self.model(f"iteration-{t}"), "backward": self.model("backward")}
         self.stage(name, {**self.scoring(), **self.statistics()}, inputs=["seed"], models=models, do=do)
@@ -202,34 +213,48 @@ class Rooms(Sitting):
             self.console.say(f"  audit of {note}")
 
     def score(self, t: int) -> None:
-        name = f"iteration-{t}/score"
+        name, audited, recipe = f"iteration-{t}/score", f"iteration-{t - 1}/audit", self.recipe
 
         def do(folder: Path) -> tuple[Work, Result]:
-            calls = count_calls(self.recipe.score.signals, samples=self.recipe.score.samples)
+            calls = count_calls(recipe.score.signals, samples=recipe.score.samples)
             candidates = ("augment", "candidates", Candidate)
-            work = self.map(name, self._score_task(t), candidates, Output(folder, "scored", Scored), calls)
-            return work, self._replies(row.scores for row in self.read(name, "scored", Scored))
+            task = self._score_task(t, judge=self._judge_of(audited))
+            work = self.map(name, task, candidates, Output(folder, "scored", Scored), calls)
+            scores = describe_scores(lambda: self._scored(t), recipe.score.signals, self._audit_rows(audited))
+            before = compare_models(self._scored(t - 1), self._scored(t), recipe.score.signals) if t > 1 else {}
+            replies = self._replies(row.scores for row in self._scored(t))
+            return work, {"scores": scores, "agreement": before, **replies}
 
         models = {"model": self.model(f"iteration-{t - 1}"), "backward": self.model("backward")}
-        self.stage(name, self.scoring(), inputs=["augment"], models=models, do=do)
+        # what was learnt from the audit bears on the scores
+        self.stage(name, self.scoring(), inputs=["augment", audited], models=models, do=do)
+        for signal, entropy in self.result(name)["scores"]["entropy"].items():
+            if entropy["collapsed"]:
+                self.console.say(f"  warning: {signal} gives nearly all candidates the same value: it tells none apart")
 
     def curate(self, t: int) -> None:
         name, source = f"iteration-{t}/curate", f"iteration-{t}/score"
-        decision = decide(self.recipe.curate, self.result(f"iteration-{t - 1}/audit"))
+        try:
+            audited, scores = self.result(f"iteration-{t - 1}/audit"), self.result(source)["scores"]
+            decision = decide(self.recipe.curate, audited, scores)
+        except GateError as error:
+            self.run_dir.refuse(name, str(error))
+            raise
 
         def do(folder: Path) -> tuple[Work, Result]:
-            rows = curate(lambda: self.read(source, "scored", Scored), decision)
+            rows = curate(lambda: self._scored(t), decision)
             work = self.stream(name, rows, Output(folder, "curated", Scored))
             if not work.counts.kept:
                 raise GateError(
                     f"{name}: no candidate passes ({tell_reasons(work.counts)}) with signal {decision.signal}, "
                     f"{decision.policy}={decision.value:g}; lower curate.threshold, or choose curate.signal and curate.top"
                 )
-            return work, dataclasses.asdict(decision)
+            return work, {**dataclasses.asdict(decision), "changed": self._count_changed(t) if t > 1 else None}
 
+        kept = ("signal", "policy", "value", "max_per_source", "alike")
         self.stage(
             name,
-            {"decision": {"signal": decision.signal, "policy": decision.policy, "value": decision.value}},
+            {"decision": {field: getattr(decision, field) for field in kept}},
             inputs=[source],  # of the audit only the decision bears on the rows
             do=do,
         )
@@ -295,8 +320,29 @@ class Rooms(Sitting):
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
-    def _score_task(self, t: int) -> ScoreTask:
+    def _scored(self, t: int) -> Iterator[Scored]:
+        return self.read(f"iteration-{t}/score", "scored", Scored)
+
+    def _audit_rows(self, stage: str) -> list[dict[str, Any]]:
+        path = self.run_dir.folder(stage) / "audit.json"
+        try:
+            rows: list[dict[str, Any]] = json.loads(path.read_bytes())["rows"]
+        except (OSError, ValueError, KeyError) as error:
+            raise StorageError(f"{path} cannot be read ({error}); run again with --rerun-from {stage}") from error
+        return rows
+
+    def _judge_of(self, stage: str) -> Path | None:
+        """Return the file of what an audit has learnt, None where it was too small to learn anything."""
+        return self.run_dir.folder(stage) / JUDGE if self.result(stage)["calibration"] else None
+
+    def _count_changed(self, t: int) -> Result:
+        """Return how many candidates changed sides between the last curation and this one."""
+        before, now = ({row.id for row in self.read(f"iteration-{i}/curate", "curated", Scored)} for i in (t - 1, t))
+        return {"left": len(before - now), "joined": len(now - before), "stayed": len(before & now)}
+
+    def _score_task(self, t: int, *, judge: Path | None = None) -> ScoreTask:
         return ScoreTask(
+            judge=judge,
             model=self.spec(self.model(f"iteration-{t - 1}")),
             backward=self.spec(self.model("backward")),
             prompts=self.prompt_spec,

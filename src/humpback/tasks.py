@@ -7,6 +7,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from humpback.corpus.overlap import Overlap
@@ -15,6 +16,7 @@ from humpback.corpus.units import Unit
 from humpback.engines import EngineSpec, open_engine
 from humpback.engines.base import EngineTotals, Heard
 from humpback.engines.cache import CachedEngine
+from humpback.evaluation.judge import Judge, load_judge
 from humpback.evaluation.signals import Raters
 from humpback.prompts import Prompts
 from humpback.recipe import AugmentSettings, CorpusSettings, ScoreSettings
@@ -144,6 +146,8 @@ class ScoreTask:
     random_seed: int
     iteration: int
     engines: Engines
+    judge: Path | None = None
+    """File of what the audit of `model` has learnt; None while that audit is made, or where it learnt nothing."""
     one_to_one: bool = True
 
     def raters(self) -> Raters:
@@ -157,7 +161,13 @@ class ScoreTask:
             sample_temperature=self.settings.sample_temperature,
             reasoning_tokens=self.settings.reasoning_tokens,
             random_seed=self.random_seed,
+            judge=self._judge,
         )
+
+    @functools.cached_property
+    def _judge(self) -> Judge | None:
+        """Loaded once per process."""
+        return load_judge(self.judge) if self.judge else None
 
     def __call__(self, records: Sequence[Candidate]) -> Iterator[Scored | Rejected]:
         return score(records, self.settings.signals, self.raters(), iteration=self.iteration)

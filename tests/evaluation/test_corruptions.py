@@ -72,7 +72,10 @@ def test_folds_do_not_depend_on_the_order_of_the_pairs() -> None:
 
 def test_similar_pairs_stand_in_one_fold_and_are_each_others_hard_mismatch() -> None:
     pairs = make_pairs(38)
-    twins = [make_pair("How do I bake sourdough rye at home?", "Rye one."), make_pair("How do I bake sourdough rye?", "Rye two.")]
+    twins = [
+        make_pair("How do I bake sourdough rye at home?", "Rye one."),
+        make_pair("How do I bake sourdough rye?", "Rye two."),
+    ]
     (fold,) = [fold for fold in make_folds([*pairs, *twins]) if twins[0] in fold.pairs]
     assert twins[1] in fold.pairs
     nearest = fold.nearest[fold.pairs.index(twins[0])]
@@ -113,7 +116,9 @@ def test_true_pairs_are_as_they_are_and_instructions_never_change() -> None:
 
 def test_corruptions_depend_on_the_seed_and_the_pair_only() -> None:
     pairs = make_pairs(40)
-    first, again, other = (corrupt_pairs(make_folds(given), seed) for given, seed in ((pairs, 1), (pairs[::-1], 1), (pairs, 2)))
+    first, again, other = (
+        corrupt_pairs(make_folds(given), seed) for given, seed in ((pairs, 1), (pairs[::-1], 1), (pairs, 2))
+    )
     assert first == again
     for kind in set(KINDS) - {"mismatch_hard"}:
         assert by_kind(first[0])[kind] != by_kind(other[0])[kind]
@@ -157,7 +162,10 @@ def test_shares_and_places_vary() -> None:
         places: Counter[str] = Counter()
         for pair_id, row in table[kind].items():
             sentences = split_sentences(table["true"][pair_id].text.response)
-            head, tail = row.text.response.startswith(sentences[0].strip()), row.text.response.endswith(sentences[-1].strip())
+            head, tail = (
+                row.text.response.startswith(sentences[0].strip()),
+                row.text.response.endswith(sentences[-1].strip()),
+            )
             places["middle" if head and tail else "end" if head else "start"] += 1
         assert min(places[place] for place in ("start", "middle", "end")) >= 10
 
@@ -175,7 +183,9 @@ def test_folds_share_no_template_no_slot_and_no_language() -> None:
     for one, other in itertools.combinations(banks, 2):
         for kind in ("navigation", "advertising", "voice"):
             assert not set(one._templates[kind]) & set(other._templates[kind])
-        assert not {line for lines in one._languages for line in lines} & {line for lines in other._languages for line in lines}
+        assert not {line for lines in one._languages for line in lines} & {
+            line for lines in other._languages for line in lines
+        }
         for name in one._slots:
             assert not set(one._slots[name]) & set(other._slots[name]), name
 

@@ -28,7 +28,7 @@ from humpback.engines.base import (
     Sampling,
 )
 from humpback.errors import InputError
-from humpback.prompts import REASONING_REQUEST, Choice, Continuation, Prompt
+from humpback.prompts import RATING_PREFILL, REASONING_REQUEST, Choice, Continuation, Prompt
 from humpback.store.fingerprint import fingerprint
 
 __all__ = ["FakeEngine", "FakeTokenizer", "fake_model"]
@@ -182,7 +182,9 @@ def _judge(prompt: Prompt, number: int) -> str:
 
 
 def _rated_text(prompt: Prompt) -> str:
-    """Return the text a rating prompt holds."""
+    """Return the text that a rating prompt or a probe's prompt holds."""
+    if prompt.prefill and not prompt.prefill.endswith(RATING_PREFILL):
+        return prompt.prefill
     return prompt.user.removesuffix(REASONING_REQUEST).rstrip().partition("Text:\n")[2].rpartition("\n\n")[0]
 
 

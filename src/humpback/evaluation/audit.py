@@ -1,24 +1,39 @@
 """The audit: can a model's signals tell held-out seed pairs from corruptions of them? Measured before they are believed.
 
-Every held-out pair gives one true pair and one corruption of each kind. A signal's AUC is the chance that it ranks a true
-pair above a corrupted one: 0.5 is a coin, 1 is perfect.
+Every held-out pair gives one true pair and a corruption of each kind it can be spoilt in. A signal's AUC is the chance that it
+ranks a true pair above a corrupted one: 0.5 is a coin, 1 is perfect. What is learnt from the pairs (the probe, P(good), a bag of
+words) is judged on folds that it saw nothing of. Two baselines stand beside the signals: the length, and a bag of words.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from humpback.evaluation.signals import InstructionResponse, Raters, SignalScores, compute_signals
-from humpback.evaluation.stats import Interval, bootstrap_auc
+import numpy as np
+
+from humpback.evaluation.calibration import P_GOOD, Reliability, measure_reliability
+from humpback.evaluation.corruptions import KINDS, CorruptedPair, corrupt_pairs
+from humpback.evaluation.folds import make_folds
+from humpback.evaluation.judge import CLASSES, Evidence, Judge, choose_settings, cross_judge, fit_judge
+from humpback.evaluation.learning import Floats, Projection, log_odds, word_counts
+from humpback.evaluation.precision import OperatingPoint, measure_operating_points
+from humpback.evaluation.probe import States, list_layers, read_states
+from humpback.evaluation.raters import Missing, Raters
+from humpback.evaluation.signals import SIGNALS, SignalScores, compute_signals
+from humpback.evaluation.stats import Interval, bootstrap_kinds, compare_all
 from humpback.records import Pair
 from humpback.store.fingerprint import derive_seed
 
-__all__ = ["CORRUPTIONS", "AuditRow", "SignalAudit", "audit_signals", "corrupt", "verdict_of"]
+__all__ = ["BASELINES", "MIN_PAIRS", "Audit", "AuditRow", "Fitted", "SignalAudit", "audit_signals"]
 
-CORRUPTIONS = ("shuffled", "truncated")
+BASELINES = ("length", "words")
+"""Shown beside the signals, never selected by: what a corruption gives away by its length or by its words alone."""
+MIN_PAIRS = 24
+"""Fewer held-out pairs give no P(good): three folds of eight are the least to choose, to fit and to judge on."""
+LIKE_LENGTH = 0.25
+"""Texts whose lengths differ by less than this much in log are of like length."""
+WORDS_STRENGTH = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +43,9 @@ class AuditRow:
     pair_id: str
     kind: str
     """`true` or the name of the corruption."""
+    fold: int
     scores: Mapping[str, float]
+    """What was learnt is read by models that saw nothing of this row's fold."""
     missing: Mapping[str, str]
 
 
@@ -38,43 +55,40 @@ class SignalAudit:
 
     signal: str
     auc: Mapping[str, Interval]
-    """By corruption; `all` is the mean over the kinds. Only pairs with a value for every kind count."""
+    """By corruption; `all` is the mean over the kinds. Values are turned so that above 0.5 is better."""
+    like_length: Mapping[str, float]
+    """AUC where only pairs of like length are compared; kinds without any such are absent."""
     missing: int
     """Audit rows for which the signal had no value."""
     mean_true: float | None
     """Mean of the signal over true pairs."""
 
 
-def corrupt(pairs: Sequence[Pair], random_seed: int) -> dict[str, list[InstructionResponse]]:
-    """Return the true pairs and one corruption of each kind, all in the order of `pairs`."""
-    return {
-        "true": [InstructionResponse(pair.instruction, pair.response) for pair in pairs],
-        "shuffled": _shuffled(pairs, random_seed),
-        "truncated": [InstructionResponse(p.instruction, _truncated(p, random_seed)) for p in pairs],
-    }
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What was learnt from the audit."""
+
+    judge: Judge
+    reliability: Reliability
+    points: tuple[OperatingPoint, ...]
+    """Cut-offs of P(good) and what passes them, for a promise of precision."""
+    unseen: Mapping[str, Interval]
+    """AUC of P(good) on each corruption when nothing was learnt from it."""
 
 
-def _shuffled(pairs: Sequence[Pair], random_seed: int) -> list[InstructionResponse]:
-    # a ring over a shuffled order: everyone gets the next one's response, so every response is used once; a neighbour
-    # with the very same response ("Yes.") is passed over, for it would corrupt nothing
-    order = sorted(range(len(pairs)), key=lambda i: derive_seed(random_seed, "audit-shuffle", pairs[i].id))
-    giver: dict[int, int] = {}
-    for place, i in enumerate(order):
-        following = (order[(place + step) % len(order)] for step in range(1, len(order)))
-        giver[i] = next((j for j in following if pairs[j].response != pairs[i].response), i)
-    return [InstructionResponse(pair.instruction, pairs[giver[i]].response) for i, pair in enumerate(pairs)]
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """The whole audit of one model."""
 
-
-def _truncated(pair: Pair, random_seed: int) -> str:
-    """Cut the response after 30 to 70 % of its words, not at a sentence's end where that can be helped."""
-    words = list(re.finditer(r"\S+", pair.response))
-    if len(words) < 2:
-        return pair.response[: max(1, len(pair.response) // 2)]
-    share = 0.3 + 0.4 * (derive_seed(random_seed, "audit-truncate", pair.id) % 1000) / 1000
-    last = min(max(round(len(words) * share), 1), len(words) - 1)
-    while last > 1 and words[last - 1].group()[-1] in ".!?:":
-        last -= 1
-    return pair.response[: words[last - 1].end()]
+    rows: Sequence[AuditRow]
+    signals: Sequence[SignalAudit]
+    without: Mapping[str, Mapping[str, int]]
+    """By corruption, why some pairs have none, counted."""
+    fitted: Fitted | None
+    """None where the pairs were too few, see `note`."""
+    note: str = ""
+    cost: Mapping[str, str] = field(default_factory=dict)
+    """Tokens that each signal computes per pair, in words."""
 
 
 def audit_signals(
@@ -85,72 +99,162 @@ def audit_signals(
     random_seed: int,
     resamples: int,
     confidence: float,
-) -> tuple[list[AuditRow], list[SignalAudit]]:
-    """Score true and corrupted pairs and return the rows and each signal's audit."""
-    kinds = corrupt(pairs, random_seed)
-    flat = [pair for group in kinds.values() for pair in group]
-    scored = compute_signals(flat, names, raters)
-    by_kind = {kind: scored[i * len(pairs) : (i + 1) * len(pairs)] for i, kind in enumerate(kinds)}
-    rows = [
-        AuditRow(pair_id=pair.id, kind=kind, scores=row.scores, missing={k: m.reason for k, m in row.missing.items()})
-        for kind, group in by_kind.items()
-        for pair, row in zip(pairs, group, strict=True)
+) -> Audit:
+    """Score true and corrupted pairs, learn what can be learnt, and return it all measured."""
+    folds = make_folds(pairs)
+    corrupted, without = corrupt_pairs(folds, random_seed)
+    measured = _measure(corrupted, names, raters)
+    draw = _Draw(resamples, confidence, derive_seed(random_seed, "audit-bootstrap"))
+    note, fitted, scores = "", None, [dict(row.scores) for row, _ in measured]
+    evidence = [
+        Evidence(pair_id=at.pair_id, kind=at.kind, fold=at.fold, scores=row.scores, states=states)
+        for at, (row, states) in zip(corrupted, measured, strict=True)
     ]
-    draw = {"resamples": resamples, "confidence": confidence, "seed": derive_seed(random_seed, "audit-bootstrap")}
-    return rows, [_audit_one(name, by_kind, draw) for name in names]
+    if len(pairs) < MIN_PAIRS:
+        note = f"{len(pairs)} held-out pairs are too few for P(good); hold out {MIN_PAIRS} or more (seed.holdout)"
+    elif not any(row.scores for row, _ in measured):
+        note = "no signal has a value on any held-out pair, so there is nothing to learn P(good) from"
+    else:
+        settings = choose_settings(evidence)
+        scores = cross_judge(evidence, settings)
+        unseen = {
+            kind: interval
+            for kind in KINDS
+            if any(row.kind == kind for row in corrupted)
+            if (interval := _judge_unseen(corrupted, cross_judge(evidence, settings, without=kind), kind, draw))
+        }
+        layers = list_layers(raters.model.model)
+        fitted = _fit(corrupted, evidence, scores, layers, unseen, confidence)
+    rows = [
+        AuditRow(
+            pair_id=at.pair_id,
+            kind=at.kind,
+            fold=at.fold,
+            scores=values,
+            missing={k: m.reason for k, m in row.missing.items() if k not in values},
+        )
+        for at, (row, _), values in zip(corrupted, measured, scores, strict=True)
+    ]
+    shown = [*names, *([P_GOOD] if fitted else [])]
+    tables = {name: _column(rows, name) for name in shown} | _baselines(corrupted)
+    lengths = _table(rows, [float(np.log(max(len(at.text.response), 1))) for at in corrupted])
+    return Audit(
+        rows=rows,
+        signals=[_audit_one(name, table, lengths, draw) for name, table in tables.items()],
+        without=without,
+        fitted=fitted,
+        note=note,
+        cost={name: SIGNALS[name].cost for name in names},
+    )
 
 
-def _audit_one(name: str, by_kind: Mapping[str, Sequence[SignalScores]], draw: Mapping[str, Any]) -> SignalAudit:
-    groups = [by_kind["true"], *(by_kind[kind] for kind in CORRUPTIONS)]
-    whole = [i for i in range(len(groups[0])) if all(name in group[i].scores for group in groups)]
-    missing = sum(name not in row.scores for group in groups for row in group)
-    result: dict[str, Interval] = {}
-    if whole:
-        true = [by_kind["true"][i].scores[name] for i in whole]
-        corrupted = {kind: [by_kind[kind][i].scores[name] for i in whole] for kind in CORRUPTIONS}
-        result = {kind: bootstrap_auc(true, [values], **draw) for kind, values in corrupted.items()}
-        result["all"] = bootstrap_auc(true, list(corrupted.values()), **draw)
-    mean_true = sum(by_kind["true"][i].scores[name] for i in whole) / len(whole) if whole else None
-    return SignalAudit(signal=name, auc=result, missing=missing, mean_true=mean_true)
+def _measure(
+    corrupted: Sequence[CorruptedPair], names: Sequence[str], raters: Raters
+) -> list[tuple[SignalScores, States | None]]:
+    """Return every row's scores, and the hidden states a probe will be fitted on where one is asked for."""
+    texts = [row.text for row in corrupted]
+    scored = compute_signals(texts, [name for name in names if not SIGNALS[name].fitted], raters)
+    if "probe" not in names:
+        return [(row, None) for row in scored]
+    states = read_states(texts, raters, list_layers(raters.model.model))
+    for row, state in zip(scored, states, strict=True):
+        if isinstance(state, Missing):
+            row.missing["probe"] = state
+        else:
+            row.scores["end_logprob"] = state.end_logprob
+    return [(row, None if isinstance(state, Missing) else state) for row, state in zip(scored, states, strict=True)]
 
 
-def verdict_of(audits: Sequence[SignalAudit], base_name: str, pairs: int) -> dict[str, Any]:
-    """Choose the best signal and say in plain words what each one can and cannot see.
+def _fit(
+    corrupted: Sequence[CorruptedPair],
+    evidence: Sequence[Evidence],
+    scores: Sequence[Mapping[str, float]],
+    layers: Sequence[int],
+    unseen: Mapping[str, Interval],
+    confidence: float,
+) -> Fitted:
+    known = [i for i, values in enumerate(scores) if P_GOOD in values]
+    classes = np.array([CLASSES.index(corrupted[i].kind) for i in known])
+    by_pair: dict[str, list[float]] = {row.pair_id: [] for row in corrupted}
+    true = []
+    for i in known:
+        if corrupted[i].kind == "true":
+            true.append(scores[i][P_GOOD])
+        else:
+            by_pair[corrupted[i].pair_id].append(scores[i][P_GOOD])
+    return Fitted(
+        judge=fit_judge(evidence, layers),
+        reliability=measure_reliability([scores[i][P_GOOD] for i in known], classes),
+        points=tuple(measure_operating_points(true, list(by_pair.values()), confidence=confidence)),
+        unseen=unseen,
+    )
 
-    A signal that has a value on fewer than half of the `pairs` held out, or too few for an interval, is not a candidate.
-    """
-    usable = [audit for audit in audits if _usable(audit, pairs)]
-    best = max(usable, key=lambda audit: audit.auc["all"].value, default=None)
-    notes = [note for audit in audits for note in _notes(audit, base_name, pairs)]
-    return {
-        "best": best.signal if best else None,
-        "best_auc": best.auc["all"].value if best else None,
-        "notes": notes,
-        "signals": [asdict(audit) for audit in audits],
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """How intervals are drawn."""
+
+    resamples: int
+    confidence: float
+    seed: int
+
+    def intervals(self, wins: Mapping[str, Floats]) -> dict[str, Interval]:
+        return bootstrap_kinds(wins, resamples=self.resamples, confidence=self.confidence, seed=self.seed)
+
+
+Table = dict[str, Floats]
+"""By kind, `true` among them, one value per pair, NaN where it has none; pairs in one order."""
+
+
+def _table(rows: Sequence[AuditRow | CorruptedPair], values: Sequence[float]) -> Table:
+    place = {pair_id: i for i, pair_id in enumerate(dict.fromkeys(row.pair_id for row in rows))}
+    table = {kind: np.full(len(place), np.nan) for kind in CLASSES}
+    for row, value in zip(rows, values, strict=True):
+        table[row.kind][place[row.pair_id]] = value
+    return table
+
+
+def _column(rows: Sequence[AuditRow], name: str) -> Table:
+    return _table(rows, [row.scores.get(name, np.nan) for row in rows])
+
+
+def _baselines(corrupted: Sequence[CorruptedPair]) -> dict[str, Table]:
+    """Return what length and words tell: a model of the words of the response, each fold read by one that never saw it."""
+    classes = np.array([CLASSES.index(row.kind) for row in corrupted])
+    folds = np.array([row.fold for row in corrupted])
+    counts = Projection(word_counts([row.text.response for row in corrupted]))
+    outputs = counts.cross(classes, folds, strength=WORDS_STRENGTH)
+    words = log_odds(np.where(np.isnan(outputs), -np.inf, outputs))
+    length = [float(len(row.text.response)) for row in corrupted]
+    return {"length": _table(corrupted, length), "words": _table(corrupted, words.tolist())}
+
+
+def _audit_one(name: str, table: Table, lengths: Table, draw: _Draw) -> SignalAudit:
+    direct = SIGNALS[name].direct if name in SIGNALS else float
+    turned = {kind: np.array([direct(v) for v in values]) for kind, values in table.items()}
+    wins = {kind: compare_all(turned["true"], turned[kind]) for kind in KINDS}
+    alike = {kind: np.abs(lengths["true"][:, None] - lengths[kind][None, :]) < LIKE_LENGTH for kind in KINDS}
+    like_length = {
+        kind: float(np.nanmean(wins[kind][alike[kind]]))
+        for kind in KINDS
+        if not np.isnan(wins[kind][alike[kind]]).all()
     }
+    present = {kind: ~np.isnan(lengths[kind]) for kind in CLASSES}
+    true = table["true"][~np.isnan(table["true"])]
+    return SignalAudit(
+        signal=name,
+        auc=draw.intervals(wins),
+        like_length=like_length,
+        missing=sum(int((np.isnan(table[kind]) & present[kind]).sum()) for kind in CLASSES),
+        mean_true=float(true.mean()) if len(true) else None,
+    )
 
 
-def _usable(audit: SignalAudit, pairs: int) -> bool:
-    interval = audit.auc.get("all")
-    return interval is not None and interval.low is not None and 2 * interval.n >= pairs
-
-
-def _notes(audit: SignalAudit, model: str, pairs: int) -> list[str]:
-    if "all" not in audit.auc:
-        return [f"{model}: {audit.signal} has no value on any audit pair; it cannot be used"]
-    notes = []
-    if not _usable(audit, pairs):
-        n = audit.auc["all"].n
-        return [f"{model}: {audit.signal} has a value on only {n} of {pairs} audit pairs; that is too few to judge it"]
-    for kind in CORRUPTIONS:
-        interval = audit.auc[kind]
-        if interval.low is not None and interval.high is not None and interval.low <= 0.5 <= interval.high:
-            notes.append(
-                f"{model}: {audit.signal} cannot tell true from {kind} pairs better than a coin "
-                f"(AUC {interval.value:.2f}, {interval.low:.2f} to {interval.high:.2f})"
-            )
-        elif interval.high is not None and interval.high < 0.5:
-            notes.append(f"{model}: {audit.signal} prefers {kind} pairs to true ones (AUC {interval.value:.2f})")
-        elif interval.value < 0.7:
-            notes.append(f"{model}: {audit.signal} is weak against {kind} pairs (AUC {interval.value:.2f})")
-    return notes
+def _judge_unseen(
+    corrupted: Sequence[CorruptedPair], scores: Sequence[Mapping[str, float]], kind: str, draw: _Draw
+) -> Interval | None:
+    table = _table(corrupted, [values.get(P_GOOD, np.nan) for values in scores])
+    return draw.intervals({kind: compare_all(table["true"], table[kind])}).get(kind)

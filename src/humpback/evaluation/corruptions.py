@@ -1,4 +1,4 @@
-"""Corruptions of known kind: what the audit asks a signal to tell from the true pair. In: held-out pairs. Out: pairs spoilt on purpose.
+"""Corruptions of known kind, which a signal must tell from true pairs. In: held-out pairs. Out: pairs spoilt on purpose.
 
 A corruption must not give itself away. Text mixed in takes the place of as much of the response, at a varied place and in
 varied words; the pairs stand in folds, and each fold has words of its own, donors of its own and languages of its own, so
@@ -51,9 +51,7 @@ class CorruptedPair:
     text: InstructionResponse
 
 
-def corrupt_pairs(
-    folds: Sequence[Fold], random_seed: int
-) -> tuple[list[CorruptedPair], dict[str, dict[str, int]]]:
+def corrupt_pairs(folds: Sequence[Fold], random_seed: int) -> tuple[list[CorruptedPair], dict[str, dict[str, int]]]:
     """Return every true pair followed by its corruptions, and by kind the reasons why some pairs have none, counted."""
     banks = load_banks()
     rows: list[CorruptedPair] = []

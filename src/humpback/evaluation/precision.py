@@ -1,4 +1,4 @@
-"""A promise about precision: which cut-off keeps at least so many good pairs of a hundred, with what certainty, and on what assumption.
+"""A promise about precision: which cut-off keeps at least so many good pairs of a hundred, how surely, on what assumption.
 
 In: scores of audit rows that nothing was fitted on. Out: operating points (how many true and how many corrupted pairs pass a
 cut-off, with bounds), and from them, for an assumed share of good candidates, the lowest cut-off whose precision has the wanted
@@ -126,16 +126,15 @@ def promise_precision(points: Sequence[OperatingPoint], wanted: float, prevalenc
         if point.precision_low(prevalence) < wanted:
             break  # going on after a failure would be choosing the luckiest of many
         best = point
-    kept = best is not None
-    point = best or max(points, key=lambda p: p.precision_low(prevalence), default=None)  # type: ignore[assignment]
-    if point is None:
+    if not points:
         return None
+    point = best or max(points, key=lambda p: p.precision_low(prevalence))
     return Promise(
         point=point,
         prevalence=prevalence,
         precision=point.precision(prevalence),
         precision_low=point.precision_low(prevalence),
-        kept_promise=kept,
+        kept_promise=best is not None,
     )
 
 

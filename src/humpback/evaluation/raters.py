@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from humpback.engines.base import Engine
 from humpback.prompts import Prompts
+
+if TYPE_CHECKING:
+    from humpback.evaluation.judge import Judge
 
 __all__ = ["ENGINE_ERROR", "InstructionResponse", "Missing", "Raters", "Values"]
 
@@ -42,6 +45,8 @@ class Raters:
     """Longest such reply, in tokens."""
     random_seed: int = 0
     """The recipe's; a reply's seed is derived from it, the pair and the reply's number."""
+    judge: Judge | None = None
+    """Probe and calibration fitted on the audit of `model`; None while that audit is made, or where it was too small for one."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ constrained and resampled say how many got one when asked again.
 
 
 def rating(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
-    """Expected score, 1 to 5, from the model's probabilities of the five scores; `rating_label_mass` is their sum."""
+    """Expected score, 1 to 5, from the model's probabilities of the five scores.
+
+    `rating_label_mass` is their sum, `rating_entropy` how undecided the model is among them, in nats.
+    """
     prompts = [raters.prompts.rate(pair.instruction, pair.response) for pair in pairs]
     asked = [prompt for prompt in prompts if prompt is not None]
     answers = iter(raters.model.choice_logprobs(asked, raters.prompts.rating_choices))
@@ -49,8 +52,15 @@ def rating(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values 
         elif answer.mass < raters.min_label_mass:
             values.append(Missing(f"unparsed: label mass {answer.mass:.3f} is below {raters.min_label_mass:g}"))
         else:
-            values.append({"rating": _expected(answer), "rating_label_mass": answer.mass})
+            values.append(
+                {"rating": _expected(answer), "rating_label_mass": answer.mass, "rating_entropy": _entropy(answer)}
+            )
     return values
+
+
+def _entropy(answer: ChoiceLogprobs) -> float:
+    total = math.fsum(map(math.exp, answer.logprobs))
+    return -math.fsum(math.exp(logprob) / total * (logprob - math.log(total)) for logprob in answer.logprobs)
 
 
 def _expected(answer: ChoiceLogprobs) -> float:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from humpback.engines.base import Capability, Loglikelihood
+from humpback.evaluation.calibration import P_GOOD
+from humpback.evaluation.probe import read_states
 from humpback.evaluation.raters import ENGINE_ERROR, InstructionResponse, Missing, Raters, Values
 from humpback.evaluation.rating import rating, sampled_rating
 
@@ -50,6 +53,14 @@ class SignalKind:
     """Whether its values are scores of 1 to 5, which `curate.threshold` can cut."""
     sampled: bool = False
     """Whether it is drawn `score.samples` times per pair."""
+    better: Literal["higher", "lower"] = "higher"
+    """Which end of it good pairs have."""
+    fitted: bool = False
+    """Whether it is learnt from the audit, so that it has no value where that was too small."""
+
+    def direct(self, value: float) -> float:
+        """Return the value turned so that higher is better."""
+        return value if self.better == "higher" else -value
 
 
 def count_calls(names: Sequence[str], *, samples: int) -> int:
@@ -58,7 +69,7 @@ def count_calls(names: Sequence[str], *, samples: int) -> int:
 
 
 def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], raters: Raters) -> list[SignalScores]:
-    """Return the scores of each pair, in order."""
+    """Return the scores of each pair, in order; P(good) among them where the raters have a judge."""
     rows = [SignalScores(scores={}, missing={}) for _ in pairs]
     for name in names:
         for row, value in zip(rows, SIGNALS[name].compute(pairs, raters), strict=True):
@@ -67,6 +78,12 @@ def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], 
                 row.scores.update(value.counts)
             else:
                 row.scores.update(value)
+    if raters.judge:
+        for row, p_good in zip(rows, raters.judge.calibration.p_good([row.scores for row in rows]), strict=True):
+            if p_good is None:
+                row.missing[P_GOOD] = Missing("no_signal: none of the signals has a value")
+            else:
+                row.scores[P_GOOD] = p_good
     return rows
 
 
@@ -75,25 +92,73 @@ def backward_lift(pairs: Sequence[InstructionResponse], raters: Raters) -> list[
     prompts, targets = raters.prompts, [raters.prompts.target(pair.instruction) for pair in pairs]
     given = raters.backward.loglikelihood([prompts.backward(pair.response) for pair in pairs], targets)
     alone = raters.backward.loglikelihood([prompts.backward("")] * len(pairs), targets)
-    return [_lift("backward_lift", *both) for both in zip(given, alone, strict=True)]
+    return [
+        _find_missing(*both) or {"backward_lift": (both[0].logprob - both[1].logprob) / both[0].tokens}
+        for both in zip(given, alone, strict=True)
+    ]
 
 
 def forward_lift(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
-    """(log p(y given x) - log p(y)) per token of y under M_(t-1); p(y) is asked after an empty instruction, same tags."""
+    """(log p(y given x) - log p(y)) per token of y under M_(t-1); p(y) is asked after an empty instruction, same tags.
+
+    `response_logprob` is log p(y given x) per token.
+    """
+    return [
+        both
+        if isinstance(both, Missing)
+        else {
+            "forward_lift": (both.given.logprob - both.alone.logprob) / both.given.tokens,
+            "response_logprob": both.given.logprob / both.given.tokens,
+        }
+        for both in _forward(pairs, raters)
+    ]
+
+
+def ifd(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
+    """Instruction-following difficulty: log p(y given x) / log p(y), how much of the response's surprise the instruction leaves.
+
+    Near 0 the instruction says it all, from 1 on it does not help (arXiv 2308.12032). Its two questions are `forward_lift`'s.
+    """
+    return [
+        both
+        if isinstance(both, Missing)
+        else {"ifd": both.given.logprob / both.alone.logprob}
+        if both.alone.logprob
+        else Missing("certain: the response is no surprise on its own")
+        for both in _forward(pairs, raters)
+    ]
+
+
+def probe(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
+    """What the audit's probe reads in M_(t-1)'s hidden states: log-odds that the pair is as it should be, over all and by kind."""
+    fitted = raters.judge.probe if raters.judge else None
+    if fitted is None:
+        return [Missing("not_fitted: the audit of this model fitted no probe")] * len(pairs)
+    states = read_states(pairs, raters, fitted.layers)
+    read = iter(fitted.read([state for state in states if not isinstance(state, Missing)]))
+    return [
+        state if isinstance(state, Missing) else {**next(read), "end_logprob": state.end_logprob} for state in states
+    ]
+
+
+class _Forward(NamedTuple):
+    given: Loglikelihood
+    alone: Loglikelihood
+
+
+def _forward(pairs: Sequence[InstructionResponse], raters: Raters) -> list[_Forward | Missing]:
     prompts, targets = raters.prompts, [raters.prompts.target(pair.response) for pair in pairs]
     tags = prompts.both_tags
     given = raters.model.loglikelihood([prompts.answer(pair.instruction, tags) for pair in pairs], targets)
     alone = raters.model.loglikelihood([prompts.answer("", tags)] * len(pairs), targets)
-    return [_lift("forward_lift", *both) for both in zip(given, alone, strict=True)]
+    return [_find_missing(*both) or _Forward(*both) for both in zip(given, alone, strict=True)]
 
 
-def _lift(name: str, given: Loglikelihood, alone: Loglikelihood) -> Values | Missing:
+def _find_missing(given: Loglikelihood, alone: Loglikelihood) -> Missing | None:
     error = given.error or alone.error
     if error:
         return Missing(f"{ENGINE_ERROR}: {error}", failed=True)
-    if given.tokens == 0:
-        return Missing("empty: no tokens")
-    return {name: (given.logprob - alone.logprob) / given.tokens}
+    return Missing("empty: no tokens") if given.tokens == 0 else None
 
 
 SIGNALS: Mapping[str, SignalKind] = {
@@ -124,5 +189,21 @@ SIGNALS: Mapping[str, SignalKind] = {
     ),
     "forward_lift": SignalKind(
         compute=forward_lift, needs="loglikelihood", cost="instruction + 2 x response", calls=2, iterates=True
+    ),
+    "ifd": SignalKind(
+        compute=ifd,
+        needs="loglikelihood",
+        cost="nothing beside forward_lift, whose answers it takes; alone, instruction + 2 x response",
+        calls=2,
+        iterates=True,
+        better="lower",
+    ),
+    "probe": SignalKind(
+        compute=probe,
+        needs="hidden_states",
+        cost="instruction + response + a short question, in one pass where the engine shares what prompts share, else twice",
+        calls=2,
+        iterates=True,
+        fitted=True,
     ),
 }

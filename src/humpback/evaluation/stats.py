@@ -69,9 +69,7 @@ def compare_all(true: Floats, others: Floats) -> Floats:
     return wins
 
 
-def bootstrap_kinds(
-    wins: Mapping[str, Floats], *, resamples: int, confidence: float, seed: int
-) -> dict[str, Interval]:
+def bootstrap_kinds(wins: Mapping[str, Floats], *, resamples: int, confidence: float, seed: int) -> dict[str, Interval]:
     """Return the AUC of each kind and, as `all`, their mean, from who wins against whom (`compare_all`), where NaN is no match.
 
     A pair is drawn with its corruptions of all kinds. Kinds without any match are left out.

@@ -42,7 +42,7 @@ class Bank:
         self._names: list[str] = data["names"][number::banks]
         self._verbs = re.compile(rf"\b(?:{'|'.join(data['verbs'])})\b(?! not\b|n't)")
         both = [(a, b) for a, b in data["opposites"]]
-        self._opposites = {**{a: b for a, b in both}, **{b: a for a, b in both}}
+        self._opposites = dict(both) | {b: a for a, b in both}
 
     def lines(self, kind: str, draw: random.Random) -> list[str]:
         """Return the kind's templates in a drawn order, their slots filled."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import humpback
 from humpback.engines.base import EngineTotals
+from humpback.evaluation.deciding import direct_score
 from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import Recipe
 from humpback.records import Rejected, Scored
@@ -102,7 +103,11 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
         "iteration": t,
         "scored_by": f"M_{t - 1}",
         "decision": dict(decision),
-        "lowest_kept": min((row.scores[decision["signal"]] for row in curated), default=None),
+        "lowest_kept": min(
+            (row.scores[decision["signal"]] for row in curated),
+            key=lambda value: direct_score(decision["signal"], value),
+            default=None,
+        ),
         "histograms": {name: histogram(numbers) for name, numbers in sorted(values.items())},
         "missing": missing,
     }
@@ -174,7 +179,7 @@ def _tell(model: str, against: str, row: Mapping[str, Any], what: str) -> str:
 def _best(run_dir: RunDir, by_name: Mapping[str, Manifest], last: int) -> list[dict[str, Any]]:
     signal = by_name[f"iteration-{last}/curate"].result["signal"]
     rows = read_records(shard_files(run_dir.folder(f"iteration-{last}/curate"), "curated"), Scored)
-    best = heapq.nlargest(SHOWN_PAIRS, rows, key=lambda row: (row.scores[signal], row.id))
+    best = heapq.nlargest(SHOWN_PAIRS, rows, key=lambda row: (direct_score(signal, row.scores[signal]), row.id))
     return [
         {
             "id": row.id,

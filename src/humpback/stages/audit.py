@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
-from humpback.evaluation.audit import audit_signals, verdict_of
-from humpback.evaluation.signals import Raters
+from humpback.evaluation.audit import audit_signals
+from humpback.evaluation.judge import Judge
+from humpback.evaluation.raters import Raters
+from humpback.evaluation.verdict import tell_verdict
 from humpback.recipe import EvaluateSettings
 from humpback.records import Pair
 
-__all__ = ["audit"]
+__all__ = ["Audited", "audit"]
+
+
+class Audited(NamedTuple):
+    """The audit's rows and verdict, ready to be written as JSON, and what was learnt from them."""
+
+    rows: list[dict[str, Any]]
+    verdict: dict[str, Any]
+    judge: Judge | None
 
 
 def audit(
@@ -22,9 +32,9 @@ def audit(
     *,
     model_name: str,
     random_seed: int,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the audit's rows and its verdict, ready to be written as JSON."""
-    rows, audits = audit_signals(
+) -> Audited:
+    """Audit one model."""
+    done = audit_signals(
         holdout,
         signals,
         raters,
@@ -32,4 +42,5 @@ def audit(
         resamples=settings.resamples,
         confidence=settings.confidence,
     )
-    return [asdict(row) for row in rows], {"model": model_name, **verdict_of(audits, model_name, len(holdout))}
+    verdict = {"model": model_name, **tell_verdict(done, model_name, len(holdout))}
+    return Audited([asdict(row) for row in done.rows], verdict, done.fitted.judge if done.fitted else None)

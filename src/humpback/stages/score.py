@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from humpback.evaluation.signals import InstructionResponse, Raters, compute_signals
+from humpback.evaluation.signals import SIGNALS, InstructionResponse, Raters, compute_signals
 from humpback.records import Candidate, Rejected, Scored
 from humpback.stages.rejecting import reject
 
@@ -18,7 +18,7 @@ def score(
     pairs = [InstructionResponse(c.instruction, c.response) for c in candidates]
     for candidate, row in zip(candidates, compute_signals(pairs, signals, raters), strict=True):
         errors = [missing.reason for missing in row.missing.values() if missing.failed]
-        if len(errors) == len(signals):
+        if errors and len(errors) == sum(not _unfitted(name, raters) for name in signals):
             yield reject(candidate, "engine_error", errors[0], failed=True)
             continue
         yield Scored(
@@ -35,3 +35,8 @@ def score(
             scored_by=raters.model.model.content_hash,
             iteration=iteration,
         )
+
+
+def _unfitted(name: str, raters: Raters) -> bool:
+    """Tell whether a signal was not asked for anything, because the audit fitted nothing to ask with."""
+    return SIGNALS[name].fitted and (raters.judge is None or raters.judge.probe is None)
