@@ -44,9 +44,10 @@ READING = {
     "lz4": ("corpus/packings.py",),
     "zstandard": ("corpus/packings.py", "corpus/http.py"),
     "brotli": ("corpus/http.py",),
+    "sklearn": ("evaluation/learning.py",),
     "markdown_it": ("corpus/outline.py",),
 }
-"""What reads and judges pages, and the files that may know of it."""
+"""What reads and judges pages and pairs, and the files that may know of it."""
 
 
 class Import(NamedTuple):

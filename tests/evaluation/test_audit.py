@@ -1,11 +1,11 @@
-"""The audit: corruptions are what they claim to be, and a pair without a value is counted as missing, never as low."""
+"""The audit: signals see what they should, what is learnt is judged on other pairs, and no value is counted, never low."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import random
-from collections import Counter
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +13,12 @@ import pytest
 
 from humpback.engines.base import ChoiceLogprobs
 from humpback.engines.fake import FakeEngine, fake_model
-from humpback.evaluation.audit import CORRUPTIONS, SignalAudit, audit_signals, corrupt, verdict_of
+from humpback.evaluation.audit import BASELINES, MIN_PAIRS, Audit, SignalAudit, audit_signals
+from humpback.evaluation.calibration import P_GOOD
+from humpback.evaluation.corruptions import KINDS
 from humpback.evaluation.signals import InstructionResponse, Missing, Raters, compute_signals
 from humpback.evaluation.stats import Interval
+from humpback.evaluation.verdict import tell_verdict
 from humpback.prompts import Choice, Prompt, Prompts
 from humpback.records import Pair, content_id
 
@@ -76,60 +79,6 @@ def _raters(engine: FakeEngine, **changes: Any) -> Raters:
     return dataclasses.replace(raters, **changes)
 
 
-# -- corruptions ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("count", [2, 3, 8, 40])
-def test_nobody_keeps_their_own_response_and_every_response_is_used(count: int, seed: int) -> None:
-    pairs = _pairs(count)
-    shuffled = corrupt(pairs, seed)["shuffled"]
-    assert [row.instruction for row in shuffled] == [pair.instruction for pair in pairs]
-    assert all(row.response != pair.response for row, pair in zip(shuffled, pairs, strict=True))
-    assert Counter(row.response for row in shuffled) == Counter(pair.response for pair in pairs)
-
-
-def test_response_that_another_pair_shares_is_no_corruption() -> None:
-    pairs = [_pair(f"Is {n} even?", "No." if n % 2 else "Yes.") for n in range(20)]
-    shuffled = corrupt(pairs, 0)["shuffled"]
-    assert all(row.response != pair.response for row, pair in zip(shuffled, pairs, strict=True))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_truncated_response_is_a_proper_beginning_that_does_not_end_a_sentence(seed: int) -> None:
-    pairs = _pairs(40)
-    for row, pair in zip(corrupt(pairs, seed)["truncated"], pairs, strict=True):
-        assert row.instruction == pair.instruction
-        assert pair.response.startswith(row.response)
-        assert 0.15 < len(row.response) / len(pair.response) < 0.75
-        assert row.response[-1] not in ".!?:"
-        assert pair.response[len(row.response)].isspace()  # whole words
-
-
-@pytest.mark.parametrize(
-    "response", ["Yes.", "x", "No. No.", "One word", "a. b. c. d. e. f. g. h. i.", "漢字漢字", " - "]
-)
-def test_short_response_is_truncated_too(response: str) -> None:
-    cut = corrupt([_pair("Well?", response), *_pairs(3)], 0)["truncated"][0].response
-    assert response.startswith(cut)
-    assert cut
-    assert cut != response or len(response) == 1
-
-
-def test_true_pairs_are_as_they_are() -> None:
-    pairs = _pairs(5)
-    assert corrupt(pairs, 0)["true"] == [InstructionResponse(pair.instruction, pair.response) for pair in pairs]
-
-
-def test_corruptions_depend_on_the_seed_and_on_nothing_else() -> None:
-    pairs = _pairs(20)
-    assert corrupt(pairs, 1) == corrupt(pairs, 1)
-    for kind in CORRUPTIONS:
-        assert corrupt(pairs, 1)[kind] != corrupt(pairs, 2)[kind]
-    again = dict(zip(pairs[::-1], corrupt(pairs[::-1], 1)["shuffled"], strict=True))
-    assert [again[pair] for pair in pairs] == corrupt(pairs, 1)["shuffled"]
-
-
 # -- signals -------------------------------------------------------------------------------------------------------------
 
 
@@ -171,19 +120,76 @@ def test_lift_is_the_difference_per_token_and_an_error_has_no_value() -> None:
 # -- audit ---------------------------------------------------------------------------------------------------------------
 
 
-def test_signals_of_the_scripted_engine_see_what_they_should() -> None:
-    pairs = _pairs(40)
-    rows, audits = audit_signals(pairs, SIGNALS, _raters(FakeEngine(fake_model(None))), **DRAW)
-    by_name = {audit.signal: audit for audit in audits}
-    assert list(by_name) == list(SIGNALS)
-    assert len(rows) == 40 * 3
-    assert by_name["rating"].auc["truncated"].value > 0.9  # it looks at the last character
-    assert by_name["backward_lift"].auc["shuffled"].value > 0.9  # it looks at shared words
-    assert by_name["forward_lift"].auc["shuffled"].value > 0.9
-    for audit in audits:
-        assert set(audit.auc) == {*CORRUPTIONS, "all"}
-        assert all(interval.n == 40 for interval in audit.auc.values())
-        assert audit.missing == 0
+def _run(pairs: Sequence[Pair], names: Sequence[str], engine: FakeEngine) -> Audit:
+    return audit_signals(pairs, names, _raters(engine), **DRAW)
+
+
+@pytest.fixture(scope="module")
+def audited() -> Audit:
+    return _run(_pairs(30), ("rating", "backward_lift", "forward_lift", "ifd", "probe"), FakeEngine(fake_model(None)))
+
+
+def _by_name(audit: Audit) -> dict[str, SignalAudit]:
+    return {entry.signal: entry for entry in audit.signals}
+
+
+def test_signals_of_the_scripted_engine_see_what_they_should(audited: Audit) -> None:
+    found = _by_name(audited)
+    assert list(found) == ["rating", "backward_lift", "forward_lift", "ifd", "probe", P_GOOD, *BASELINES]
+    assert found["rating"].auc["cut_end"].value > 0.9  # it looks at the last character
+    assert found["probe"].auc["cut_end"].value > 0.7  # so do its hidden states, among noise
+    assert found["backward_lift"].auc["mismatch_random"].value > 0.8  # it looks at shared words
+    assert found["forward_lift"].auc["mismatch_random"].value > 0.8
+    assert found["ifd"].auc["mismatch_random"].value > 0.8  # lower is better, and turned
+    for kind in ("cut_end", "mismatch_random", "language"):
+        assert found[P_GOOD].auc[kind].value > 0.8
+
+
+def test_mean_over_kinds_is_the_mean_of_their_aucs(audited: Audit) -> None:
+    for entry in audited.signals:
+        kinds = [interval.value for kind, interval in entry.auc.items() if kind != "all"]
+        assert entry.auc["all"].value == pytest.approx(sum(kinds) / len(kinds))
+        assert set(entry.auc) == {*KINDS, "all"}
+
+
+def test_length_tells_little_among_pairs_of_like_length(audited: Audit) -> None:
+    length = _by_name(audited)["length"]
+    assert length.auc["cut_end"].value > 0.8
+    whole, alike = (
+        [abs(value - 0.5) for value in values]
+        for values in ([length.auc[kind].value for kind in length.like_length], length.like_length.values())
+    )
+    assert statistics.mean(alike) < statistics.mean(whole)
+
+
+def test_what_is_learnt_has_a_figure_for_every_kind_it_never_saw(audited: Audit) -> None:
+    assert audited.fitted is not None
+    assert set(audited.fitted.unseen) == set(KINDS)
+    assert 0 <= audited.fitted.reliability.ece < 0.3
+    assert audited.fitted.points
+
+
+def test_every_signal_states_its_cost(audited: Audit) -> None:
+    assert set(audited.cost) == {"rating", "backward_lift", "forward_lift", "ifd", "probe"}
+    assert all(audited.cost.values())
+
+
+def test_same_pairs_in_another_order_give_the_same_audit() -> None:
+    pairs = _pairs(24)
+    one, other = (
+        _run(given, ("forward_lift", "probe"), FakeEngine(fake_model(None))) for given in (pairs, pairs[::-1])
+    )
+    assert [(row.pair_id, row.kind, row.scores) for row in one.rows] == [
+        (row.pair_id, row.kind, row.scores) for row in other.rows
+    ]
+
+
+def test_few_pairs_are_audited_without_p_good_and_it_is_said() -> None:
+    audit = _run(_pairs(MIN_PAIRS - 1), ("rating",), FakeEngine(fake_model(None)))
+    assert audit.fitted is None
+    assert audit.note.startswith(f"{MIN_PAIRS - 1} held-out pairs are too few")
+    assert [entry.signal for entry in audit.signals] == ["rating", *BASELINES]
+    assert audit.note in tell_verdict(audit, "M_0", MIN_PAIRS - 1)["notes"][0]
 
 
 def test_pair_with_an_unparsed_rating_leaves_the_audit_and_is_counted() -> None:
@@ -191,70 +197,74 @@ def test_pair_with_an_unparsed_rating_leaves_the_audit_and_is_counted() -> None:
     unparsed: dict[str, float | str | None] = {pair.instruction: None for pair in pairs[:5]}
     # among the rest true pairs are rated above corrupted ones, always; were the unparsed low, the AUC would fall
     rest: dict[str, float | str | None] = {f"{pair.instruction}\n\nText:\n{pair.response}\n": 5.0 for pair in pairs[5:]}
-    rows, (audit,) = audit_signals(pairs, ["rating"], _raters(Rating({**unparsed, **rest}, 2.0)), **DRAW)
-    assert audit.missing == 5 * 3
-    assert audit.auc["all"] == Interval(value=1.0, low=1.0, high=1.0, n=15)
-    assert audit.mean_true == pytest.approx(5.0, abs=1e-6)
-    lost = [row for row in rows if row.pair_id in {pair.id for pair in pairs[:5]}]
+    audit = _run(pairs, ["rating"], Rating({**unparsed, **rest}, 2.0))
+    rating = _by_name(audit)["rating"]
+    lost = [row for row in audit.rows if row.pair_id in {pair.id for pair in pairs[:5]}]
+    assert rating.missing == len(lost)
+    assert rating.auc["cut_end"] == Interval(value=1.0, low=1.0, high=1.0, n=15)
+    assert rating.mean_true == pytest.approx(5.0, abs=1e-6)
     assert all(row.scores == {} and row.missing["rating"].startswith("unparsed: label mass") for row in lost)
 
 
-def test_pair_whose_corruption_has_no_value_leaves_the_audit_whole() -> None:
-    pairs = _pairs(20)
-    truncated = corrupt(pairs, DRAW["random_seed"])["truncated"][0]
-    rule: dict[str, float | str | None] = {f"{truncated.response}\n\nWhich score": None}
-    _, (audit,) = audit_signals(pairs, ["rating"], _raters(Rating(rule, 3.0)), **DRAW)
-    assert audit.missing == 1
-    assert {interval.n for interval in audit.auc.values()} == {19}
+def test_unparsed_ratings_do_not_lower_p_good() -> None:
+    """Unparsed on half of the pairs, true and corrupted alike: their P(good) must be no lower than that of the others."""
+    pairs = _pairs(48)
+    rule: dict[str, float | str | None] = {pair.instruction: None for pair in pairs[::2]}
+    audit = _run(pairs, ("rating", "forward_lift"), Rating(rule, 3.0))
+    true = [row for row in audit.rows if row.kind == "true"]
+    means = [
+        statistics.mean(row.scores[P_GOOD] for row in true if ("rating" in row.scores) == given)
+        for given in (True, False)
+    ]
+    assert means[1] > means[0] - 0.1
 
 
 def test_signal_without_any_value_cannot_be_chosen() -> None:
-    pairs = _pairs(20)
-    _, audits = audit_signals(pairs, ["rating", "backward_lift"], _raters(Rating({}, None)), **DRAW)
-    verdict = verdict_of(audits, "M_0", 20)
-    assert audits[0].auc == {}
-    assert audits[0].mean_true is None
-    assert audits[0].missing == 60
+    audit = _run(_pairs(20), ["rating", "backward_lift"], Rating({}, None))
+    verdict = tell_verdict(audit, "M_0", 20)
+    rating = _by_name(audit)["rating"]
+    assert (rating.auc, rating.mean_true, rating.missing) == ({}, None, len(audit.rows))
     assert verdict["best"] == "backward_lift"
     assert "M_0: rating has no value on any audit pair; it cannot be used" in verdict["notes"]
-    nothing = verdict_of(audits[:1], "M_0", 20)
-    assert (nothing["best"], nothing["best_auc"]) == (None, None)
 
 
-def _audit(name: str, **auc: tuple[float, float | None, float | None]) -> SignalAudit:
+def _entry(name: str, **auc: tuple[float, float | None, float | None]) -> SignalAudit:
     intervals = {kind: Interval(value=v, low=low, high=high, n=20) for kind, (v, low, high) in auc.items()}
-    return SignalAudit(signal=name, auc=intervals, missing=0, mean_true=4.0)
+    return SignalAudit(signal=name, auc=intervals, like_length={}, missing=0, mean_true=4.0)
+
+
+def _audit_of(*entries: SignalAudit) -> Audit:
+    return Audit(rows=[], signals=entries, without={}, fitted=None)
 
 
 def test_verdict_names_the_best_signal_and_what_each_cannot_see() -> None:
-    strong = _audit("strong", shuffled=(0.95, 0.9, 1.0), truncated=(0.6, 0.55, 0.65), all=(0.8, 0.7, 0.9))
-    weak = _audit("weak", shuffled=(0.55, 0.45, 0.65), truncated=(0.3, 0.2, 0.4), all=(0.45, 0.4, 0.5))
-    verdict = verdict_of([weak, strong], "M_1", 20)
+    strong = _entry("strong", echo=(0.95, 0.9, 1.0), cut_end=(0.6, 0.55, 0.65), all=(0.8, 0.7, 0.9))
+    weak = _entry("weak", echo=(0.55, 0.45, 0.65), cut_end=(0.3, 0.2, 0.4), all=(0.45, 0.4, 0.5))
+    verdict = tell_verdict(_audit_of(weak, strong), "M_1", 20)
     assert (verdict["best"], verdict["best_auc"]) == ("strong", 0.8)
     assert verdict["notes"] == [
-        "M_1: weak cannot tell true from shuffled pairs better than a coin (AUC 0.55, 0.45 to 0.65)",
-        "M_1: weak prefers truncated pairs to true ones (AUC 0.30)",
-        "M_1: strong is weak against truncated pairs (AUC 0.60)",
+        "M_1: weak cannot tell true pairs better than a coin from: echo 0.55 (AUC)",
+        "M_1: weak prefers to true pairs: cut_end 0.30 (AUC)",
+        "M_1: strong is weak against: cut_end 0.60 (AUC)",
     ]
-    assert [entry["signal"] for entry in verdict["signals"]] == ["weak", "strong"]
 
 
-def test_of_equal_signals_the_first_is_best() -> None:
-    same = {"shuffled": (0.8, 0.7, 0.9), "truncated": (0.8, 0.7, 0.9), "all": (0.8, 0.7, 0.9)}
-    assert verdict_of([_audit("one", **same), _audit("other", **same)], "M_0", 20)["best"] == "one"
+def test_baseline_is_never_the_best_signal() -> None:
+    perfect, fair = {"echo": (1.0, 1.0, 1.0), "all": (1.0, 1.0, 1.0)}, {"echo": (0.8, 0.7, 0.9), "all": (0.8, 0.7, 0.9)}
+    verdict = tell_verdict(_audit_of(_entry("words", **perfect), _entry("rating", **fair)), "M_0", 20)
+    assert verdict["best"] == "rating"
+
+
+def test_of_equal_signals_p_good_is_best_and_then_the_first() -> None:
+    same = {"echo": (0.8, 0.7, 0.9), "all": (0.8, 0.7, 0.9)}
+    first, second, combined = (_entry(name, **same) for name in ("one", "other", P_GOOD))
+    assert tell_verdict(_audit_of(first, second), "M_0", 20)["best"] == "one"
+    assert tell_verdict(_audit_of(first, second, combined), "M_0", 20)["best"] == P_GOOD
 
 
 def test_signal_with_a_value_on_few_pairs_cannot_be_chosen() -> None:
-    perfect = {"shuffled": (1.0, 1.0, 1.0), "truncated": (1.0, 1.0, 1.0), "all": (1.0, 1.0, 1.0)}
-    good = {"shuffled": (0.9, 0.8, 1.0), "truncated": (0.9, 0.8, 1.0), "all": (0.9, 0.8, 1.0)}
-    verdict = verdict_of([_audit("rare", **perfect), _audit("common", **good)], "M_0", 41)
+    perfect, good = {"echo": (1.0, 1.0, 1.0), "all": (1.0, 1.0, 1.0)}, {"echo": (0.9, 0.8, 1.0), "all": (0.9, 0.8, 1.0)}
+    verdict = tell_verdict(_audit_of(_entry("rare", **perfect), _entry("common", **good)), "M_0", 41)
     assert verdict["best"] is None
     assert "M_0: rare has a value on only 20 of 41 audit pairs; that is too few to judge it" in verdict["notes"]
-    assert verdict_of([_audit("rare", **perfect)], "M_0", 40)["best"] == "rare"
-
-
-def test_constant_signal_is_called_a_coin_and_not_a_preference() -> None:
-    same = {"shuffled": (0.5, 0.5, 0.5), "truncated": (0.5, 0.5, 0.5), "all": (0.5, 0.5, 0.5)}
-    notes = verdict_of([_audit("constant", **same)], "M_0", 20)["notes"]
-    assert len(notes) == 2
-    assert all("better than a coin" in note for note in notes)
+    assert tell_verdict(_audit_of(_entry("rare", **perfect)), "M_0", 40)["best"] == "rare"

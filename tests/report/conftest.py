@@ -36,13 +36,13 @@ def _pair(number: int) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     folder = tmp_path_factory.mktemp("inputs")
-    for name, rows in (("docs", [_document(i) for i in range(30)]), ("seed", [_pair(i) for i in range(40)])):
+    for name, rows in (("docs", [_document(i) for i in range(30)]), ("seed", [_pair(i) for i in range(56)])):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     return Recipe.model_validate(
         {
             "model": {"base": "fake", "max_tokens": 8192},
-            "seed": {"inputs": [{"path": str(folder / "seed.jsonl")}], "holdout": 10},
+            "seed": {"inputs": [{"path": str(folder / "seed.jsonl")}], "holdout": 26},
             "corpus": {"inputs": [{"path": str(folder / "docs.jsonl")}], "filters": []},  # made-up sentences
             "evaluate": {"resamples": 200},
             "runtime": {"engine": "fake", "shard_rows": 8},

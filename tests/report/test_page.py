@@ -132,7 +132,7 @@ def test_figures_of_the_page_are_those_of_the_json(html: str, data: dict[str, An
 
 
 def _kinds(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    return [entry["auc"][kind] for kind in ("shuffled", "truncated", "all")]
+    return [entry["auc"][kind] for kind in ("cut_end", "all")]
 
 
 def test_missing_intervals_missing_signals_and_warnings_are_said(tmp_path: Path, data: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def test_results_hold_the_figures_of_the_json(complete: Path, data: dict[str, An
         assert f"| {row['name']} | {row['read']:,} | {row['kept']:,} | {sum(row['rejected'].values()):,} |" in text
     for audit in data["audits"]:
         for entry in audit["signals"]:
-            row = entry["auc"]["shuffled"]
+            row = entry["auc"]["mismatch_random"]
             cell = f"{figures.auc(row['value'])} ({figures.interval(row, figures.auc)})"
             assert f"| {audit['model']} | {entry['signal']} | {cell} |" in text.replace("\\", "")
     for table in [*data["evaluation"]["response_nll"].values(), data["evaluation"]["instruction_nll"]]:

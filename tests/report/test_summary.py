@@ -82,7 +82,9 @@ def test_status_of_a_stopped_run_counts_finished_shards(half: Path, capsys: pyte
     assert (started["state"], started["iteration"], started["read"], started["kept"]) == ("started", 1, 16, 16)
     assert started["rejected"] == {}
     assert started["seconds"] > 0
-    assert started["engine"]["requests"] == 16 * 5
+    assert (
+        started["engine"]["requests"] == 16 * 9
+    )  # a rating, two for each lift, two out of the cache for ifd, two for the probe
     waiting = stages["iteration-1/curate"]
     assert waiting["state"] == "waiting"
     assert (waiting["rejected"], waiting["failed"]) == ({}, {})
@@ -160,7 +162,7 @@ def test_summary_shows_every_table_five_pairs_and_the_paths(
     print_summary(complete)
     out = capsys.readouterr().out
     flat = " ".join(out.split())
-    for title in ("Funnel: read = kept", "Audit: AUC", "NLL per token of 10 held-out pairs", "Did it work?"):
+    for title in ("Funnel: read = kept", "Audit: AUC", "NLL per token of 26 held-out pairs", "Did it work?"):
         assert title in flat
     assert all(" ".join(line.split()) in flat for line in data["verdict"])
     assert flat.count("Instruction: ") == 5

@@ -8,18 +8,22 @@ too, what is known of them: no value is never a low value.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from humpback.evaluation.learning import Floats, Labels, LinearModel, fit_logistic
+from humpback.evaluation.learning import Floats, Labels, LinearModel, balance, fit_logistic
 
 __all__ = ["P_GOOD", "Calibration", "Reliability", "fit_calibration", "measure_reliability", "pick_columns"]
 
 P_GOOD = "p_good"
-STRENGTH = 0.1
+STRENGTH = 1.0
 """Inverse penalty."""
+BENDS = (0.1, 0.5)
+"""Shares of the true pairs at which a signal may change its slope: beyond what a true pair usually has, more is not better."""
+PARTS = "probe_"
+"""Columns that are one function of the probe each; they stay straight."""
 CLIP = (0.01, 0.99)
 """Values beyond these shares of the audit's are taken for the last ones inside: nothing is known out there."""
 COUNTS = "sampled_rating_"
@@ -39,6 +43,8 @@ class Calibration:
     """Taken where a row has no value."""
     marked: tuple[str, ...]
     """Columns that were missing on some row of the audit; each has a feature that says so."""
+    bends: Mapping[str, tuple[float, ...]]
+    """By column, where its slope may change."""
     model: LinearModel
 
     def p_good(self, rows: Sequence[Mapping[str, float]]) -> list[float | None]:
@@ -69,10 +75,14 @@ def fit_calibration(rows: Sequence[Mapping[str, float]], classes: Labels) -> Cal
         high=tuple(high.tolist()),
         mean=tuple(np.nanmean(clipped, axis=0).tolist()),
         marked=tuple(name for name, values in zip(columns, table.T, strict=True) if np.isnan(values).any()),
-        model=fit_logistic(np.zeros((2, 1)), np.array([0, 1]), strength=STRENGTH),
+        bends={
+            name: tuple(np.nanquantile(values, BENDS).tolist())
+            for name, values in zip(columns, clipped[classes == 0].T, strict=True)
+            if not name.startswith(PARTS) and not np.isnan(values).all()
+        },
+        model=LinearModel.empty(),
     )
-    model = fit_logistic(_features(rows, blank), classes, strength=STRENGTH)
-    return Calibration(**{**vars(blank), "model": model})
+    return replace(blank, model=fit_logistic(_features(rows, blank), classes, strength=STRENGTH))
 
 
 def _table(rows: Sequence[Mapping[str, float]], columns: Sequence[str]) -> Floats:
@@ -83,8 +93,10 @@ def _features(rows: Sequence[Mapping[str, float]], calibration: Calibration) -> 
     table = _table(rows, calibration.columns)
     absent = np.isnan(table)
     values = np.where(absent, calibration.mean, np.clip(table, calibration.low, calibration.high))
-    marks = absent[:, [calibration.columns.index(name) for name in calibration.marked]]
-    return np.concatenate([values, marks.astype(np.float64)], axis=1)
+    place = {name: index for index, name in enumerate(calibration.columns)}
+    bent = [np.minimum(values[:, place[name]], bend) for name, bends in calibration.bends.items() for bend in bends]
+    marks = [absent[:, place[name]].astype(np.float64) for name in calibration.marked]
+    return np.concatenate([values, np.array([*bent, *marks]).reshape(-1, len(values)).T], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +113,6 @@ class Reliability:
 
 def measure_reliability(p_good: Sequence[float], classes: Labels) -> Reliability:
     """Compare P(good) with the truth, bin by bin."""
-    from humpback.evaluation.learning import balance
-
     p, good, weights = np.asarray(p_good), (classes == 0).astype(np.float64), balance(classes)
     weights = weights / weights.sum()
     place = np.minimum((p * BINS).astype(int), BINS - 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ class Judge:
         arrays: dict[str, Any] = {f"calibration.{name}": getattr(self.calibration.model, name) for name in MODEL_FIELDS}
         told: dict[str, Any] = {
             "calibration": {name: list(getattr(self.calibration, name)) for name in CALIBRATION_FIELDS},
+            "bends": {name: list(bends) for name, bends in self.calibration.bends.items()},
             "calibration_classes": list(self.calibration.model.classes),
         }
         if self.probe:
@@ -72,11 +74,13 @@ class Judge:
 def load_judge(path: Path) -> Judge:
     """Read what `to_bytes` wrote."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # from memory: numpy leaves a damaged file open
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         told = json.loads(arrays["told"].tobytes())
         calibration = Calibration(
             **{name: tuple(values) for name, values in told["calibration"].items()},
+            bends={name: tuple(bends) for name, bends in told["bends"].items()},
             model=_read_model(arrays, "calibration", told),
         )
         probe = None
@@ -87,7 +91,7 @@ def load_judge(path: Path) -> Judge:
                 kinds=tuple(given["kinds"]),
                 model=_read_model(arrays, "probe", told),
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise StorageError(f"{path} is damaged ({error}); run again with --rerun-from that audit") from error
     return Judge(probe=probe, calibration=calibration)
 

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Floats", "Labels", "LinearModel", "Mask", "Projection", "fit_logistic", "text_similarities", "word_counts"]
+__all__ = [
+    "Floats",
+    "Labels",
+    "LinearModel",
+    "Mask",
+    "Projection",
+    "balance",
+    "fit_logistic",
+    "log_odds",
+    "text_similarities",
+    "word_counts",
+]
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -32,6 +43,14 @@ class LinearModel:
     scale_F: Floats
     weights_F_K: Floats
     intercept_K: Floats
+
+    @classmethod
+    def empty(cls) -> LinearModel:
+        """Return a model of no features, to be replaced."""
+        nothing = np.zeros(0)
+        return cls(
+            classes=(0, 1), center_F=nothing, scale_F=nothing, weights_F_K=np.zeros((0, 2)), intercept_K=np.zeros(2)
+        )
 
     def outputs(self, features_N_F: Floats) -> Floats:
         """Return each class's function, [N, K]."""

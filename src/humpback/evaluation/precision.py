@@ -5,9 +5,9 @@ cut-off, with bounds), and from them, for an assumed share of good candidates, t
 lower bound.
 
 The bound is honest in three ways. Rows of one pair resemble each other, so they count as fewer (an effective sample size,
-Korn and Graubard). Cut-offs are tried in an order fixed before any score is seen, the strictest first, and the first that fails
-ends the search, so trying many costs no certainty. And the two errors, true pairs lost and corrupted ones passed, each take half
-of what may go wrong.
+Korn and Graubard). The few cut-offs tried are fixed before any score is seen, and each takes its part of what may go wrong, so
+that all bounds hold at once and the best may be chosen (Bonferroni). And of each part the two errors, true pairs lost and
+corrupted ones passed, take half.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
-KEPT_SHARES = tuple(round(0.25 + 0.05 * step, 2) for step in range(15))
-"""Shares of the true pairs that the cut-offs tried keep, the strictest first. Stricter than a quarter, an audit holds too few."""
+KEPT_SHARES = (0.25, 0.4, 0.55, 0.7, 0.85)
+"""Shares of the true pairs that the cut-offs tried keep. Stricter than a quarter, an audit holds too few; each one more costs all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def measure_operating_points(
     groups = [np.asarray(group, dtype=np.float64) for group in corrupted if len(group)]
     if not len(ordered) or not groups:
         return []
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence) / (2 * len(KEPT_SHARES))
     points = []
     for share in KEPT_SHARES:
         threshold = float(ordered[min(max(round(share * len(ordered)) - 1, 0), len(ordered) - 1)])
@@ -120,14 +120,11 @@ def _clopper_pearson_low(hits: float, n: int, tail: float) -> float:
 
 
 def promise_precision(points: Sequence[OperatingPoint], wanted: float, prevalence: float) -> Promise | None:
-    """Return the most lenient cut-off reached that promises `wanted`, else the best one; None where there are no points."""
-    best: OperatingPoint | None = None
-    for point in points:
-        if point.precision_low(prevalence) < wanted:
-            break  # going on after a failure would be choosing the luckiest of many
-        best = point
+    """Return the cut-off that keeps most of those that promise `wanted`, else the one that promises most; None without points."""
     if not points:
         return None
+    good_enough = [point for point in points if point.precision_low(prevalence) >= wanted]
+    best = max(good_enough, key=lambda point: point.kept, default=None)
     point = best or max(points, key=lambda p: p.precision_low(prevalence))
     return Promise(
         point=point,

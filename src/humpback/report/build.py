@@ -95,7 +95,8 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
     missing: dict[str, dict[str, int]] = {}
     for row in read_records(shard_files(run_dir.folder(f"iteration-{t}/score"), "scored"), Scored):
         for name, value in _without_counts(row.scores).items():
-            values.setdefault(name, []).append(value)
+            if not name.startswith(PREFIX):  # the probe's parts: one for each corruption
+                values.setdefault(name, []).append(value)
         for name, reason in row.missing.items():
             word = reason.split(" ", 1)[0].rstrip(":")
             missing.setdefault(name, {})[word] = missing.setdefault(name, {}).get(word, 0) + 1
@@ -108,6 +109,8 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
             key=lambda value: direct_score(decision["signal"], value),
             default=None,
         ),
+        "scores": by_name[f"iteration-{t}/score"].result["scores"],
+        "agreement": by_name[f"iteration-{t}/score"].result["agreement"],
         "histograms": {name: histogram(numbers) for name, numbers in sorted(values.items())},
         "missing": missing,
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from humpback.progress import format_seconds
 
 __all__ = [
     "SIGNAL_WORDS",
+    "agreement",
     "auc",
     "clean",
     "count",
@@ -24,13 +25,16 @@ __all__ = [
     "headline",
     "interval",
     "judgement",
+    "kinds",
     "load_report",
     "nll",
+    "promise",
     "rate",
     "reasons",
     "replies",
     "score",
     "shorten",
+    "weakest",
 ]
 
 NOTHING = "-"
@@ -40,6 +44,9 @@ SIGNAL_WORDS: Mapping[str, str] = {
     "rating": "the model's own rating of the pair, 1 to 5, as the expected value of its probabilities",
     "sampled_rating": "the mean score, 1 to 5, of several replies of the model that reason first, the paper's way",
     "rating_label_mass": "how much probability fell on the five ratings: how far the model answered on the menu",
+    "ifd": "how much of the response's surprise the instruction leaves, log p(y given x) / log p(y); lower is better",
+    "probe": "log-odds of a true pair, read by a linear model from the scoring model's hidden states",
+    "p_good": "all signals combined: the probability of a true pair where half of the pairs are true, as in the audit",
     "backward_lift": "how much likelier the response makes the instruction, nats per token, under the backward model",
     "forward_lift": "how much likelier the instruction makes the response, nats per token, under the scoring model",
 }
@@ -106,6 +113,43 @@ def duration(seconds: float | None) -> str:
     if seconds < 0.05:
         return "<0.1 s"
     return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s" if seconds < 59.5 else format_seconds(seconds)
+
+
+def kinds(audits: Sequence[Row]) -> list[str]:
+    """The corruptions that some signal has a figure for, in the audit's order, and their mean, `all`."""
+    found = dict.fromkeys(kind for audit in audits for entry in audit["signals"] for kind in entry["auc"])
+    return [kind for kind in found if kind != "all"] + (["all"] if "all" in found else [])
+
+
+def weakest(entry: Row, count: int = 3) -> str:
+    """`echo 0.24, cut_end 0.36`: what a signal sees least of."""
+    values = sorted((row["value"], kind) for kind, row in entry["auc"].items() if kind != "all")
+    return ", ".join(f"{kind} {auc(value)}" for value, kind in values[:count]) or NOTHING
+
+
+def promise(calibration: Row, prevalence: float = 0.5) -> list[list[str]]:
+    """For each cut-off of P(good): the cut-off, true pairs kept, corrupted ones passed, precision and its lower bound."""
+    rows = []
+    for point in calibration["points"]:
+        shares = [
+            _precision(kept, passed, prevalence)
+            for kept, passed in ((point["kept"], point["passed"]), (point["kept_low"], point["passed_high"]))
+        ]
+        rows.append([score(value) for value in (point["threshold"], point["kept"], point["passed"], *shares)])
+    return rows
+
+
+def _precision(kept: float, passed: float, prevalence: float) -> float | None:
+    good, bad = prevalence * kept, (1 - prevalence) * passed
+    return good / (good + bad) if good + bad else None
+
+
+def agreement(row: Row) -> str:
+    """`p_good: kappa 0.81, rank correlation 0.90`, per signal."""
+    return "; ".join(
+        f"{name}: kappa {score(both['kappa'])}, rank correlation {score(both['spearman'])}"
+        for name, both in row.items()
+    )
 
 
 def interval(row: Row, how: Any) -> str:

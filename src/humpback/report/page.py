@@ -15,7 +15,6 @@ from humpback.store.shards import atomic_write
 __all__ = ["write_report"]
 
 Row = Mapping[str, Any]
-CORRUPTIONS = ("shuffled", "truncated", "all")
 
 
 def write_report(path: Path, data: dict[str, Any]) -> None:
@@ -53,7 +52,7 @@ def _view(data: Row) -> dict[str, Any]:
         "verdict": [_verdict(line) for line in data["verdict"]],
         "scripted": data["recipe"]["model"]["base"] == "fake",
         "largest": max((row["read"] for row in data["funnel"]), default=0),
-        "corruptions": CORRUPTIONS,
+        "corruptions": figures.kinds(data["audits"]),
         "nll_scale": plots.scale_of(row for table in answers.values() for row in table["models"]),
         "difference_scale": plots.scale_of((row for table in answers.values() for row in table["differences"]), 0.0),
         "missing": [row for curation in data["curation"] for row in _missing(curation)],

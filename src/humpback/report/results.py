@@ -84,7 +84,7 @@ def _funnel(funnel: Sequence[Row]) -> Iterable[str]:
 
 
 def _audit(audits: Sequence[Row]) -> Iterable[str]:
-    kinds = ("shuffled", "truncated", "all")
+    kinds = figures.kinds(audits)
     rows = [
         [
             audit["model"],
@@ -96,10 +96,28 @@ def _audit(audits: Sequence[Row]) -> Iterable[str]:
         for entry in audit["signals"]
     ]
     yield from _table(["model", "signal", *kinds, "missing>"], rows)
+    for audit in audits:
+        if calibration := audit["calibration"]:
+            yield ""
+            yield from _calibration(audit["model"], calibration)
     notes = [note for audit in audits for note in audit["notes"]]
     if notes:
         yield ""
         yield from _list(notes)
+
+
+def _calibration(model: str, calibration: Row) -> Iterable[str]:
+    reliability = calibration["reliability"]
+    yield (
+        f"P(good) of {model}, on folds it was not fitted on: expected calibration error {figures.score(reliability['ece'])}, "
+        f"Brier score {figures.score(reliability['brier'])} (0.25 is knowing nothing). Cut-offs, where half of the pairs are good:"
+    )
+    yield ""
+    headers = ["P(good) from>", "true pairs kept>", "corrupted passed>", "precision>", "at least>"]
+    yield from _table(headers, figures.promise(calibration))
+    yield ""
+    unseen = ", ".join(f"{kind} {_estimate(row, figures.auc)}" for kind, row in calibration["unseen"].items())
+    yield f"AUC on a corruption that nothing was learnt from: {unseen}."
 
 
 def _curation(curation: Sequence[Row]) -> Iterable[str]:
@@ -111,6 +129,12 @@ def _curation(curation: Sequence[Row]) -> Iterable[str]:
             f"({decision['policy']} {decision['value']:g}; {decision['why']}); lowest score kept {lowest}."
         )
         yield from (f"  - **Warning:** {_cell(warning)}" for warning in decision["warnings"])
+        if shift := entry["scores"]["shift"]:
+            yield f"  - The candidates beside the audit: {_cell(shift['meaning'])}"
+        if entry["agreement"]:
+            yield f"  - Agreement with the model before: {figures.agreement(entry['agreement'])}"
+        if changed := decision["changed"]:
+            yield f"  - Against the curation before: {changed['stayed']} stayed, {changed['joined']} joined, {changed['left']} left."
         for signal, missing in entry["missing"].items():
             yield f"  - no value for `{signal}`: {_cell(figures.reasons(missing))}"
 

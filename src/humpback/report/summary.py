@@ -196,14 +196,27 @@ def _print_funnel(console: Console, funnel: Sequence[Row]) -> None:
 
 
 def _print_audit(console: Console, audits: Sequence[Row]) -> None:
-    kinds = ("shuffled", "truncated", "all")
     rows = [
-        [audit["model"], entry["signal"], *(_estimate(entry["auc"].get(kind)) for kind in kinds), str(entry["missing"])]
+        [
+            audit["model"],
+            entry["signal"],
+            _estimate(entry["auc"].get("all")),
+            figures.weakest(entry),
+            str(entry["missing"]),
+        ]
         for audit in audits
         for entry in audit["signals"]
     ]
     title = "Audit: AUC on held-out pairs against corruptions (0.5 is a coin, 1 is perfect)"
-    _table(console, title, ["model", "signal", *kinds, "missing>"], rows)
+    _table(console, title, ["model", "signal", "over all", "weakest against", "missing>"], rows)
+    for audit in audits:
+        if calibration := audit["calibration"]:
+            reliability = calibration["reliability"]
+            _say(
+                console,
+                f"P(good) of {audit['model']}: calibration error {figures.score(reliability['ece'])}, "
+                f"Brier score {figures.score(reliability['brier'])} (0.25 is knowing nothing)",
+            )
 
 
 def _estimate(row: Row | None) -> str:
