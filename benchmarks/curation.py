@@ -44,12 +44,13 @@ GOALS = {
 }
 UNSEEN_GOAL = 0.90
 NOTE = (
-    "{pairs} Dolly pairs without context, responses of {low} to {high} characters, and their corruptions; SmolLM2-135M-Instruct, untuned, "
-    "also as the backward model. Every figure of P(good), probe and words is on pairs of folds that nothing was fitted on, and wording, "
-    "donors and languages of a fold are its own. `unseen`: P(good) on a kind that nothing was learnt from. Stated precision: {splits} "
-    "splits of the pairs in half; a cut-off that promises {wanted:g} at {prevalence:g} good pairs is taken on one half and its real "
-    "precision counted on the other; a promise is made in {promised} of them. LLMBar: Natural, {choices} pairs of outputs, the share in "
-    "which the signal is higher (ifd: lower) for the better one."
+    "{pairs} Dolly pairs without context, responses of {low} to {high} characters, and their corruptions; "
+    "SmolLM2-135M-Instruct, untuned, also as the backward model. Every figure of P(good), probe and words is on pairs of "
+    "folds that nothing was fitted on, and wording, donors and languages of a fold are its own. `unseen`: P(good) on a kind"
+    " that nothing was learnt from. Stated precision: {splits} splits of the pairs in half; a cut-off that promises "
+    "{wanted:g} at {prevalence:g} good pairs is taken on one half and its real precision counted on the other; a promise is"
+    " made in {promised} of them. LLMBar: Natural, {choices} pairs of outputs, the share in which the signal is higher "
+    "(ifd: lower) for the better one."
 )
 
 
@@ -74,7 +75,7 @@ def main() -> None:
         promised=kept + broken,
         choices=len(choices),
     )
-    goals = list_goals(audit) + [Goal.at_most("share of promises of precision that were broken", broken / SPLITS, 0.05)]
+    goals = [*list_goals(audit), Goal.at_most("share of promises of precision that were broken", broken / SPLITS, 0.05)]
     raw = {name: [value] for name, value in figures.items()}
     write_result("curation", raw=raw, goals=goals, note=note, folder=asked.folder)
 

@@ -32,7 +32,9 @@ def _scored(run_folder: Path, t: int) -> list[Scored]:
 
 def test_every_model_has_a_judge_of_its_own(complete: Path) -> None:
     judges = [(complete / f"iteration-{t}/audit/judge.npz").read_bytes() for t in range(3)]
-    assert len(set(judges)) == 3  # refitted for each M_t
+    models = [_result(complete, f"iteration-{t}/finetune")["content_hash"] for t in range(3)]
+    assert len(set(models)) > 1
+    assert len(set(judges)) == len(set(models))  # refitted for each M_t; a model that was taken over is the same one
     judge = load_judge(complete / "iteration-0/audit/judge.npz")
     assert judge.probe is not None
     assert {"probe", "forward_lift", "rating"} <= set(judge.calibration.columns)

@@ -12,6 +12,7 @@ from typing import Any
 import humpback
 from humpback.engines.base import EngineTotals
 from humpback.evaluation.deciding import direct_score
+from humpback.evaluation.probe import PREFIX
 from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import Recipe
 from humpback.records import Rejected, Scored
