@@ -33,7 +33,7 @@ __all__ = ["Result", "Sitting"]
 WITHOUT_ROWS = ("finetune", "audit", "evaluate", "dataset", "report")
 """Stages whose kept rows are no Parquet files of their own folder."""
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 """Part of every stage's identity; raised when the same recipe would give other rows."""
 
 R = TypeVar("R", bound=Record)
