@@ -85,7 +85,7 @@ def test_status_summary_results_and_page_show_the_counts(
 
 def test_report_plots_the_rating_and_not_its_counts(sampled: Path) -> None:
     curation = json.loads((sampled / "report" / "report.json").read_bytes())["curation"][0]
-    assert set(curation["histograms"]) == {"rating", "rating_label_mass", "sampled_rating"}
+    assert set(curation["histograms"]) == {"rating", "rating_entropy", "rating_label_mass", "sampled_rating"}
 
 
 def test_same_run_in_other_shards_and_by_a_pool(lab: Lab, sampled: Path, tmp_path: Path) -> None:

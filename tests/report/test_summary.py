@@ -107,7 +107,7 @@ def test_status_table_shows_states_and_reasons(half: Path, capsys: pytest.Captur
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:4] == ["iteration-1/score", "started", "16", "16"] for line in lines)
     assert any(line.split()[:4] == ["report", "waiting", "-", "-"] for line in lines)
-    assert any(line.split()[:2] == ["iteration-1/score", "80"] for line in lines)  # what its engines were asked
+    assert any(line.split()[:2] == ["iteration-1/score", "144"] for line in lines)  # what its engines were asked
     assert any(line.split()[0] == "together" for line in lines if line.split())
     assert max(map(len, lines)) <= 120
     assert lines[-1] == "9 of 25 stages are done"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from humpback.errors import InputError, StorageError
+from humpback.evaluation.corruptions import KINDS
 from humpback.progress import format_seconds
 
 __all__ = [
@@ -117,8 +118,8 @@ def duration(seconds: float | None) -> str:
 
 def kinds(audits: Sequence[Row]) -> list[str]:
     """The corruptions that some signal has a figure for, in the audit's order, and their mean, `all`."""
-    found = dict.fromkeys(kind for audit in audits for entry in audit["signals"] for kind in entry["auc"])
-    return [kind for kind in found if kind != "all"] + (["all"] if "all" in found else [])
+    found = {kind for audit in audits for entry in audit["signals"] for kind in entry["auc"]}
+    return [kind for kind in (*KINDS, "all") if kind in found]
 
 
 def weakest(entry: Row, count: int = 3) -> str:
