@@ -34,7 +34,8 @@ def test_results_hold_the_figures_of_the_json(complete: Path, data: dict[str, An
             cell = f"{figures.difference(row['value'])} ({figures.interval(row, figures.difference)})"
             assert f"| {row['model']} - {row['against']} | {cell} | {figures.judgement(row)} |" in text
     for row in data["training"]:
-        assert f"| {row['stage']} | {row['examples']:,} | {row['steps']:,} |" in text
+        steps = f"taken from {row['same_as']}" if row["same_as"] else f"{row['steps']:,}"
+        assert f"| {row['stage']} | {row['examples']:,} | {steps} |" in text
     for row in data["best"] + data["rejected"]:
         assert f"`{row['id']}`" in text
 
