@@ -25,7 +25,7 @@ from contract_tools import ask, ask_all, continue_with, menu
 from safetensors.torch import load_file, save_file
 
 from humpback.engines import vllm_process
-from humpback.engines.base import ChoiceLogprobs, Completion, Loglikelihood, ModelRef, Sampling
+from humpback.engines.base import ChoiceLogprobs, Completion, Loglikelihood, ModelRef, Sampling, TellsAnswers
 from humpback.engines.hf import HFEngine
 from humpback.engines.vllm import VLLMEngine
 from humpback.engines.vllm_process import Processes
@@ -140,6 +140,7 @@ def test_more_choices_than_one_request_may_ask_for_are_asked_in_several(
 
 def test_every_answer_is_told_as_it_comes(make_scripted: Callable[..., VLLMEngine]) -> None:
     engine, told = make_scripted(), {}
+    assert isinstance(engine, TellsAnswers)  # so the cache keeps each at once
 
     def hear(index: int, answer: Answer) -> None:
         assert index not in told
