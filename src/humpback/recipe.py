@@ -39,6 +39,7 @@ __all__ = [
     "ServerSettings",
     "Signal",
     "TrainSettings",
+    "VLLMSettings",
     "check_section",
     "dump_recipe",
     "load_corpus",
@@ -362,6 +363,29 @@ class EvaluateSettings(Section):
     """Also train a control: seed and as many uncurated candidates as the last iteration curated."""
 
 
+class VLLMSettings(Section):
+    """The `vllm` engine. It batches by itself: `runtime.batch_tokens` does not bear on it."""
+
+    python: str | None = None
+    """Interpreter of an environment that has vLLM, for example .venv-vllm/bin/python; null is this one."""
+    max_model_len: int | None = Field(None, ge=64)
+    """Longest prompt and answer together, in tokens; null is model.max_tokens."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of weights and activations; auto is float32 on a CPU and bfloat16 on a GPU, as for the `hf` engine."""
+    gpu_memory_utilization: float = Field(0.45, gt=0, le=1)
+    """Share of a GPU's memory for one model. While scoring, two are loaded: M_t and the backward model."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that hold one model together."""
+    enforce_eager: bool = False
+    """Start faster and answer slower: no compilation, no CUDA graphs."""
+    max_loras: int = Field(2, ge=1)
+    """Adapters of one base model that are answered with at the same time."""
+    start_timeout_s: float = Field(1800, gt=0)
+    """Longest time to load a model, in seconds; then its process is started again."""
+    stall_timeout_s: float = Field(600, gt=0)
+    """Longest silence of an engine at work, in seconds; then its process is replaced and what it owes is asked again."""
+
+
 class ServerSettings(Section):
     """An OpenAI-compatible server, for `engine: server`: one started for each model of the run, or one that is there."""
 
@@ -430,7 +454,7 @@ class ServerSettings(Section):
 class RuntimeSettings(Section):
     """How to compute. Outside identity: no result depends on it, beyond the rounding of another device or batch."""
 
-    engine: Literal["hf", "server", "fake"] = "hf"
+    engine: Literal["hf", "vllm", "server", "fake"] = "hf"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda, cuda:1 ..."""
     batch_tokens: int = Field(2048, ge=64)
@@ -440,7 +464,7 @@ class RuntimeSettings(Section):
     save_every: int = Field(50, ge=1)
     """Training steps between checkpoints: the most that a kill costs."""
     workers: int = Field(1, ge=1)
-    """Processes for ingest, augment and score; each holds its own engine."""
+    """Processes for ingest, augment and score; each holds its own engine, but for vllm, which serves all rows by itself."""
     shard_rows: int = Field(512, ge=1)
     """Rows of one shard, the unit of work that is finished or not."""
     threads: int | None = Field(None, ge=1)
@@ -449,6 +473,7 @@ class RuntimeSettings(Section):
     """File of the answer cache, or a folder for it; null keeps one in the run folder. A shared file serves several runs."""
     model_cache: str | None = None
     """Folder for converted models; null is ~/.cache/humpback."""
+    vllm: VLLMSettings = VLLMSettings()
     server: ServerSettings | None = None
     """For `engine: server`."""
 

@@ -54,6 +54,8 @@ class Sitting:
         self.base = resolve_model(recipe.model.base, cache)
         self.engines = Engines()
         self.executor: Executor = PoolExecutor(runtime.workers) if runtime.workers > 1 else SerialExecutor()
+        # vLLM answers all rows from one process: with a worker each, the model would be loaded as often
+        self.answering: Executor = SerialExecutor() if runtime.engine == "vllm" else self.executor
         self.prompt_spec = PromptSpec(
             max_tokens=recipe.model.max_tokens,
             instruction_tokens=recipe.augment.max_tokens,
@@ -174,7 +176,7 @@ class Sitting:
     def map(self, name: str, task: Any, source: tuple[str, str, type[Record]], output: Output[Any], calls: int) -> Work:
         """Run a map stage that asks engines `calls` times per row; progress counts their answers."""
         total = count_rows(shard_files(self.run_dir.folder(source[0]), source[1]))
-        pooled = isinstance(self.executor, PoolExecutor)
+        pooled = isinstance(self.answering, PoolExecutor)
         with self.answers_bar(name, total * calls) as bar:
             bar.rows_total = total
 
@@ -190,7 +192,7 @@ class Sitting:
                 task,
                 self.read(*source),
                 output,
-                executor=self.executor,
+                executor=self.answering,
                 shard_rows=self.recipe.runtime.shard_rows,
                 on_shard=on_shard,
             )
@@ -222,6 +224,8 @@ class Sitting:
             batch_tokens=runtime.batch_tokens,
             threads=runtime.threads,
             cache=locate_cache(runtime.cache, self.run_dir.path),
+            max_tokens=self.recipe.model.max_tokens,
+            vllm=runtime.vllm,
             server=runtime.server if runtime.engine == "server" else None,
         )
 

@@ -16,6 +16,7 @@ from humpback.corpus.units import Unit
 from humpback.engines import EngineSpec, open_engine
 from humpback.engines.base import EngineTotals, Heard
 from humpback.engines.cache import CachedEngine
+from humpback.engines.vllm_process import Processes
 from humpback.evaluation.judge import Judge, load_judge
 from humpback.evaluation.signals import Raters
 from humpback.prompts import Prompts
@@ -57,11 +58,12 @@ class Engines:
         self.on_answers: Callable[[Heard], None] | None = None
         self._open: dict[EngineSpec, CachedEngine] = {}
         self._closed = EngineTotals()
+        self._processes = Processes()
 
     def get(self, spec: EngineSpec) -> CachedEngine:
         """Return the engine, opened at the first call; its weights load when it is first asked."""
         if spec not in self._open:
-            self._open[spec] = open_engine(spec, self._tell)
+            self._open[spec] = open_engine(spec, self._tell, self._processes)
         return self._open[spec]
 
     def totals(self) -> EngineTotals:
@@ -83,7 +85,7 @@ class Engines:
             self.on_answers(heard)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"on_answers": None, "_open": {}, "_closed": EngineTotals()}
+        return {"on_answers": None, "_open": {}, "_closed": EngineTotals(), "_processes": Processes()}
 
 
 def _tell_nobody() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +12,16 @@ from humpback.engines.answers import AnswerCache
 from humpback.engines.base import Engine, Heard, ModelRef
 from humpback.engines.cache import CachedEngine
 from humpback.engines.server.findings import Findings
+from humpback.engines.vllm_process import Processes
 from humpback.errors import MissingDependencyError
-from humpback.recipe import ServerSettings
+from humpback.recipe import ServerSettings, VLLMSettings
 
 __all__ = ["EngineSpec", "find_model", "find_served", "open_engine", "probe_server", "resolve_model"]
 
 SERVER_ROUNDS = 16
 """Rows of one call to a server, as a multiple of the requests in flight: at a call's end some places are empty."""
+VLLM_ROWS = 1024
+"""Rows that vLLM is given at once, several times what it runs side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,24 +29,45 @@ class EngineSpec:
     """All that a worker process needs to open an engine."""
 
     model: ModelRef
-    engine: Literal["hf", "server", "fake"]
+    engine: Literal["hf", "vllm", "server", "fake"]
     device: str
     batch_tokens: int
     threads: int | None
     cache: Path
     """File of the answer cache."""
+    max_tokens: int = 2048
+    """Longest prompt and answer together, in tokens (`model.max_tokens`)."""
+    vllm: VLLMSettings = field(default_factory=VLLMSettings)
     server: ServerSettings | None = None
     """For the server engine."""
 
 
-def open_engine(spec: EngineSpec, on_answers: Callable[[Heard], None] | None = None) -> CachedEngine:
-    """Open an engine behind the answer cache; `on_answers` hears of every batch, and of what was kept."""
+def open_engine(
+    spec: EngineSpec, on_answers: Callable[[Heard], None] | None = None, processes: Processes | None = None
+) -> CachedEngine:
+    """Open an engine behind the answer cache; `on_answers` hears of every batch, and of what was kept.
+
+    Engines that run in processes of their own share one per base model when they are given the same `processes`.
+    """
     inner: Engine
     batch_tokens, batch_rows = spec.batch_tokens, 64
     if spec.engine == "fake":
         from humpback.engines.fake import FakeEngine
 
         inner = FakeEngine(spec.model)
+    elif spec.engine == "vllm":
+        with _needs("vllm"):
+            from humpback.engines.vllm import VLLMEngine
+
+            inner = VLLMEngine(
+                spec.model,
+                spec.vllm,
+                max_tokens=spec.max_tokens,
+                device=spec.device,
+                threads=spec.threads,
+                processes=processes,
+            )
+        batch_tokens, batch_rows = sys.maxsize, VLLM_ROWS  # like a server
     elif spec.engine == "server":
         assert spec.server is not None
         with _needs("server"):
