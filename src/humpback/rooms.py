@@ -7,11 +7,14 @@ connect the two.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from humpback.engines import find_model
 from humpback.errors import GateError
+from humpback.evaluation.humanaudit import HUMAN
+from humpback.evaluation.labels import Labels, read_labels
 from humpback.evaluation.rating import count_replies
 from humpback.evaluation.signals import ENGINE_ERROR, count_calls
 from humpback.export.dataset import write_dataset
@@ -178,8 +181,9 @@ class Rooms(Sitting):
 
         def do(folder: Path) -> tuple[Work, Result]:
             holdout = list(self.pairs("holdout"))
-            calls = 3 * count_calls(recipe.score.signals, samples=recipe.score.samples)  # true and two corruptions
-            with self.answers_bar(name, len(holdout) * calls):
+            calls = count_calls(recipe.score.signals, samples=recipe.score.samples)
+            labelled = len(self.labels.pairs) if self.labels else 0
+            with self.answers_bar(name, (3 * len(holdout) + labelled) * calls):  # true and two corruptions
                 rows, verdict = audit(
                     holdout,
                     recipe.score.signals,
@@ -187,17 +191,23 @@ class Rooms(Sitting):
                     recipe.evaluate,
                     model_name=f"M_{t}",
                     random_seed=recipe.random_seed,
+                    labels=self.labels,
                 )
             atomic_write(folder / "audit.json", to_json({**verdict, "rows": rows}))
             errors = {
-                row["pair_id"] for row in rows if any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())
+                row["pair_id"]
+                for row in rows
+                if row["kind"] != HUMAN and any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())
             }
             failed = {ENGINE_ERROR: len(errors)} if errors else {}
             work = Work(counts=Counts(read=len(holdout), kept=len(holdout) - len(errors), failed=failed))
             return work, {**verdict, **self._replies(row["scores"] for row in rows)}
 
         models = {"model": self.model(f"iteration-{t}"), "backward": self.model("backward")}
-        self.stage(name, {**self.scoring(), **self.statistics()}, inputs=["seed"], models=models, do=do)
+        identity = {**self.scoring(), **self.statistics()}
+        if self.labels is not None:
+            identity["labels"] = self.labels.identity()
+        self.stage(name, identity, inputs=["seed"], models=models, do=do)
         for note in self.result(name)["notes"]:
             self.console.say(f"  audit of {note}")
 
@@ -294,6 +304,11 @@ class Rooms(Sitting):
         self.stage("report", {}, inputs=names, do=do)
 
     # -- inner ------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def labels(self) -> Labels | None:
+        """The human labels of this run, read once so that all its audits use the same; None when the recipe asks for none."""
+        return read_labels(self.run_dir.path) if self.recipe.evaluate.labels else None
 
     def _score_task(self, t: int) -> ScoreTask:
         return ScoreTask(

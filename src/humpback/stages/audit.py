@@ -7,6 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from humpback.evaluation.audit import audit_signals, verdict_of
+from humpback.evaluation.humanaudit import audit_labels, human_notes, human_verdict
+from humpback.evaluation.labels import Labels
 from humpback.evaluation.signals import Raters
 from humpback.recipe import EvaluateSettings
 from humpback.records import Pair
@@ -22,14 +24,22 @@ def audit(
     *,
     model_name: str,
     random_seed: int,
+    labels: Labels | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the audit's rows and its verdict, ready to be written as JSON."""
-    rows, audits = audit_signals(
-        holdout,
-        signals,
-        raters,
-        random_seed=random_seed,
-        resamples=settings.resamples,
-        confidence=settings.confidence,
-    )
-    return [asdict(row) for row in rows], {"model": model_name, **verdict_of(audits, model_name, len(holdout))}
+    """Return the audit's rows and its verdict, ready to be written as JSON; labelled candidates are rows of kind `human`."""
+    draw: dict[str, Any] = {
+        "random_seed": random_seed,
+        "resamples": settings.resamples,
+        "confidence": settings.confidence,
+    }
+    found, audits = audit_signals(holdout, signals, raters, **draw)
+    rows = [asdict(row) for row in found]
+    verdict = {"model": model_name, **verdict_of(audits, model_name, len(holdout))}
+    if labels is not None:
+        human = audit_labels(labels.pairs, signals, raters, **draw)
+        rows += [asdict(row) for row in human.rows]
+        verdict |= {
+            "human": human_verdict(human, labels),
+            "notes": [*verdict["notes"], *human_notes(human, model_name)],
+        }
+    return rows, verdict
