@@ -45,7 +45,7 @@ __all__ = [
     "load_recipe",
 ]
 
-Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift"]
+Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift", "text"]
 Filter = Literal[
     "header_empty",
     "header_upper",
@@ -252,7 +252,7 @@ class ScoreSettings(Section):
 class CurateSettings(Section):
     """Which candidates become curated pairs."""
 
-    signal: Literal["auto", "rating", "sampled_rating", "backward_lift", "forward_lift"] = "auto"
+    signal: Literal["auto", "rating", "sampled_rating", "backward_lift", "forward_lift", "text"] = "auto"
     """The signal to select by; auto takes the one with the best audited AUC of the model that scored."""
     threshold: float = 4.5
     """Lowest rating kept when the signal is `rating` or `sampled_rating` (paper: 4 or 4.5)."""

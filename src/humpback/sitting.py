@@ -69,8 +69,9 @@ class Sitting:
         _check_context(self.base, recipe.model.max_tokens)
         if runtime.engine == "server" and self._is_complete():
             return  # to ask a server of our own what it can do takes a start of it
-        lacking = [name for name in recipe.score.signals if SIGNALS[name].needs not in engine.capabilities]
-        told = f" ({why})" if lacking and (why := engine.lacks(SIGNALS[lacking[0]].needs)) else ""
+        needs = {name: need for name in recipe.score.signals if (need := SIGNALS[name].needs) is not None}
+        lacking = [name for name, need in needs.items() if need not in engine.capabilities]
+        told = f" ({why})" if lacking and (why := engine.lacks(needs[lacking[0]])) else ""
         if runtime.engine == "server":
             self.engines.close()  # a server of our own was started only to be asked what it can do
         if lacking:

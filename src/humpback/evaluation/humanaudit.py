@@ -65,7 +65,7 @@ def audit_labels(
     confidence: float,
 ) -> HumanAudit:
     """Score the labelled candidates and return rows and figures."""
-    pairs = [InstructionResponse(pair.instruction, pair.response) for pair in labelled]
+    pairs = [InstructionResponse(p.instruction, p.response, p.header_path, p.source_uri) for p in labelled]
     scored = compute_signals(pairs, names, raters)
     rows = tuple(
         HumanRow(

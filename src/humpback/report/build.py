@@ -94,6 +94,8 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
     missing: dict[str, dict[str, int]] = {}
     for row in read_records(shard_files(run_dir.folder(f"iteration-{t}/score"), "scored"), Scored):
         for name, value in _without_counts(row.scores).items():
+            if name.startswith("text_"):  # the faults that `text` sums up
+                continue
             values.setdefault(name, []).append(value)
         for name, reason in row.missing.items():
             word = reason.split(" ", 1)[0].rstrip(":")

@@ -42,6 +42,7 @@ SIGNAL_WORDS: Mapping[str, str] = {
     "rating_label_mass": "how much probability fell on the five ratings: how far the model answered on the menu",
     "backward_lift": "how much likelier the response makes the instruction, nats per token, under the backward model",
     "forward_lift": "how much likelier the instruction makes the response, nats per token, under the scoring model",
+    "text": "how free the pair is of faults that its text alone shows (a list of links, a cut end, a blog's voice), 0 to 1",
 }
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
