@@ -137,6 +137,7 @@ def test_every_stage_reads_what_its_input_kept(lab: Lab, finished: Path) -> None
         "dedup": kept("ingest"),
         "backward/mix": train,
         "backward/finetune": kept("backward/mix"),
+        "backward/gate": kept("dedup"),
         "augment": kept("dedup"),
         "iteration-0/mix": train,
         "iteration-0/finetune": kept("iteration-0/mix"),

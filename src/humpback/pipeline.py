@@ -50,6 +50,7 @@ def self_align(stage: Rooms, iterations: int, *, control: bool) -> None:
 
     stage.mix_backward()  # reversed seed pairs: the response is given, the instruction learnt
     stage.finetune("backward")  # M_yx
+    stage.gate()  # is what M_yx writes on a few hundred segments worth writing for all?
     stage.augment()  # A: one instruction for every segment
 
     stage.mix(0)  # seed pairs only

@@ -29,6 +29,7 @@ __all__ = [
     "EvaluateSettings",
     "EvaluationSet",
     "Filter",
+    "GateSettings",
     "ModelSettings",
     "PromptSettings",
     "Recipe",
@@ -216,6 +217,30 @@ class AugmentSettings(Section):
     """Paper: 0.9."""
     max_tokens: int = Field(128, ge=8)
     """Longest instruction, in tokens; one that does not end in time is rejected as `instruction_cut`."""
+
+
+class GateSettings(Section):
+    """When the backward model is good enough to write for all segments: a share whose interval lies beyond its limit stops the run."""
+
+    segments: int = Field(200, ge=0)
+    """Segments it writes for before the big run, capped by the corpus; 0 leaves the gate out."""
+    max_echo: float = Field(0.05, ge=0, le=1)
+    """Instructions that repeat the prompt."""
+    max_copy: float = Field(0.3, ge=0, le=1)
+    """Instructions that are a passage of their text."""
+    max_empty: float = Field(0.1, ge=0, le=1)
+    max_cut: float = Field(0.3, ge=0, le=1)
+    """Instructions that do not end within augment.max_tokens."""
+    max_duplicate: float = Field(0.3, ge=0, le=1)
+    """Instructions that are the same as another."""
+    max_other_language: float = Field(0.2, ge=0, le=1)
+    """Instructions in another language than their text, of those whose languages are sure."""
+    max_no_request: float = Field(0.5, ge=0, le=1)
+    """English instructions that ask for nothing."""
+    min_distinct: float = Field(0.2, ge=0, le=1)
+    """Distinct verb-object pairs, of the instructions that have one."""
+    min_lift_auc: float = Field(0.7, ge=0, le=1)
+    """AUC of the backward lift of an instruction with its own text against another's; 0.5 is a coin."""
 
 
 class ScoreSettings(Section):
@@ -438,6 +463,7 @@ class Recipe(Section):
     corpus: CorpusSettings
     prompts: PromptSettings = PromptSettings()
     augment: AugmentSettings = AugmentSettings()
+    gate: GateSettings = GateSettings()
     score: ScoreSettings = ScoreSettings()
     curate: CurateSettings = CurateSettings()
     train: TrainSettings = TrainSettings()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from humpback.engines import find_model
 from humpback.errors import GateError
+from humpback.evaluation.gate import check_limits, tell_rates, to_plain
 from humpback.evaluation.humanaudit import HUMAN
 from humpback.evaluation.labels import Labels, read_labels
 from humpback.evaluation.rating import count_replies
@@ -33,6 +34,8 @@ from humpback.stages.control import draw_control
 from humpback.stages.curate import curate, decide
 from humpback.stages.evaluate import calls_per_pair, evaluate
 from humpback.stages.finetune import finetune, take_twin, train_spec
+from humpback.stages.gate import CALLS as GATE_CALLS
+from humpback.stages.gate import draw_segments, gate
 from humpback.stages.mix import mix, mix_backward
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write, count_rows, shard_files
@@ -149,6 +152,40 @@ class Rooms(Sitting):
         self.stage(name, identity, inputs=[f"{room}/mix"], models={"base": self.base}, do=do)
 
     # -- candidates ------------------------------------------------------------------------------------------------
+
+    def gate(self) -> None:
+        backward, recipe = self.model("backward"), self.recipe
+        if not recipe.gate.segments:
+            return
+
+        def do(folder: Path) -> tuple[Work, Result]:
+            segments = self.read("dedup", "segments", Segment)
+            chosen = draw_segments(segments, recipe.gate.segments, random_seed=recipe.random_seed)
+            engine = self.engines.get(self.spec(backward))
+            with self.answers_bar("backward/gate", len(chosen) * GATE_CALLS):
+                found = gate(
+                    chosen,
+                    engine,
+                    self.prompt_spec.bind(engine),
+                    recipe.augment,
+                    random_seed=recipe.random_seed,
+                )
+            result = {"measures": [to_plain(m) for m in found.measures], "mean_lift": found.mean_lift}
+            atomic_write(folder / "gate.json", to_json({**result, "drafts": found.drafts}))
+            check_limits(result, recipe.gate)
+            failed = {name: found.reasons.pop(name) for name in ("engine_error",) if name in found.reasons}
+            kept = len(chosen) - found.reasons.total() - sum(failed.values())
+            return Work(counts=Counts(read=len(chosen), kept=kept, rejected=dict(found.reasons), failed=failed)), result
+
+        identity = {
+            "augment": identity_of(recipe.augment),
+            "segments": recipe.gate.segments,  # the limits are no part of what is measured
+            "random_seed": recipe.random_seed,
+            **self.prompt_prints("backward"),
+        }
+        self.stage("backward/gate", identity, inputs=["dedup"], models={"backward": backward}, do=do)
+        check_limits(self.result("backward/gate"), recipe.gate)
+        self.console.say(f"  gate: {tell_rates(self.result('backward/gate'))}")
 
     def augment(self) -> None:
         backward, recipe = self.model("backward"), self.recipe

@@ -30,7 +30,7 @@ from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Sitting"]
 
-WITHOUT_ROWS = ("finetune", "audit", "evaluate", "dataset", "report")
+WITHOUT_ROWS = ("finetune", "gate", "audit", "evaluate", "dataset", "report")
 """Stages whose kept rows are no Parquet files of their own folder."""
 
 STAGE_VERSION = 4

@@ -11,6 +11,7 @@ from typing import Any
 
 import humpback
 from humpback.engines.base import EngineTotals
+from humpback.evaluation.gate import limit_of
 from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import Recipe
 from humpback.records import Rejected, Scored
@@ -34,6 +35,7 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "environment": manifests[0].environment,
         "stages": [stage_row(manifest) for manifest in manifests if manifest.name != "report"],
         "funnel": _funnel(by_name, last),
+        "gate": _gate(by_name, recipe),
         "audits": [_audit(by_name[f"iteration-{t}/audit"], t) for t in range(last + 1)],
         "curation": [_curation(by_name, run_dir, t) for t in range(1, last + 1)],
         "training": [_training(m) for m in manifests if m.name.endswith("/finetune")],
@@ -81,6 +83,18 @@ def _funnel(by_name: Mapping[str, Manifest], last: int) -> list[dict[str, Any]]:
     for t in range(1, last + 1):
         names += [f"iteration-{t}/score", f"iteration-{t}/curate", f"iteration-{t}/mix"]
     return [stage_row(by_name[name]) for name in [*names, "dataset"]]
+
+
+def _gate(by_name: Mapping[str, Manifest], recipe: Recipe) -> dict[str, Any] | None:
+    """The backward model's gate with the limits it passed; None when the recipe has none."""
+    if "backward/gate" not in by_name:
+        return None
+    result = by_name["backward/gate"].result
+    measures = []
+    for measure in result["measures"]:
+        key, limit = limit_of(measure["name"], recipe.gate)
+        measures.append({**measure, "limit": limit, "side": "at least" if key.startswith("min") else "at most"})
+    return {**result, "measures": measures, "judged": by_name["backward/gate"].read}
 
 
 def _audit(manifest: Manifest, t: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from humpback.engines.base import EngineTotals
 from humpback.errors import InputError, StorageError
+from humpback.evaluation.gate import tell_rates
 from humpback.recipe import load_recipe
 from humpback.report import figures
 from humpback.report.build import engine_row, stage_row
@@ -37,6 +38,8 @@ def print_summary(run: Path) -> None:
     data = figures.load_report(run)
     console = _console()
     _print_funnel(console, data["funnel"])
+    if data["gate"]:
+        _say(console, f"Gate of the backward model, {data['gate']['judged']} segments: {tell_rates(data['gate'])}")
     _print_audit(console, data["audits"])
     _print_nll(console, data["evaluation"])
     _say(console, "Did it work?")
@@ -83,6 +86,8 @@ def print_status(run: Path, *, as_json: bool) -> None:
             _say(console, f"{stage['name']}: {figures.replies(stage['replies'])}")
         if "refusal" in stage:
             _say(console, f"{stage['name']} was refused: {stage['refusal']}")
+        if "gate" in stage:
+            _say(console, f"{stage['name']}: {tell_rates(stage['gate'])}")
     done = sum(stage["state"] == "done" for stage in stages)
     _say(console, f"{done} of {len(stages)} stages are done" + ("; the run is complete" if done == len(stages) else ""))
 
@@ -131,7 +136,8 @@ def stage_states(run: Path) -> list[dict[str, Any]]:
 def _stage_state(run_dir: RunDir, name: str, iteration: int | None) -> dict[str, Any]:
     manifest = run_dir.manifest(name)
     if manifest is not None:
-        return stage_row(manifest)
+        gate = {"gate": dict(manifest.result)} if name == "backward/gate" else {}
+        return {**stage_row(manifest), **gate}
     row: dict[str, Any] = {"name": name, "iteration": iteration, "state": run_dir.state(name)}
     row |= dict.fromkeys(("read", "kept", "seconds", "rows_per_second", "engine", "tokens_per_second"))
     row |= {"rejected": {}, "failed": {}, "replies": {}}

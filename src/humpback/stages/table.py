@@ -11,11 +11,14 @@ __all__ = ["stage_names"]
 
 def stage_names(recipe: Recipe) -> list[tuple[str, int | None]]:
     """Return every stage of a recipe in the order it runs, with its iteration."""
-    return list(_stage_names(recipe.iterations, recipe.evaluate.control))
+    return list(_stage_names(recipe.iterations, gate=bool(recipe.gate.segments), control=recipe.evaluate.control))
 
 
-def _stage_names(iterations: int, control: bool) -> Iterator[tuple[str, int | None]]:
-    yield from ((name, None) for name in ("seed", "ingest", "dedup", "backward/mix", "backward/finetune", "augment"))
+def _stage_names(iterations: int, *, gate: bool, control: bool) -> Iterator[tuple[str, int | None]]:
+    yield from ((name, None) for name in ("seed", "ingest", "dedup", "backward/mix", "backward/finetune"))
+    if gate:
+        yield "backward/gate", None
+    yield "augment", None
     for t in range(iterations + 1):
         for name in ("mix", "finetune", "audit") if t == 0 else ("score", "curate", "mix", "finetune", "audit"):
             yield f"iteration-{t}/{name}", t
