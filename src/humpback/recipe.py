@@ -456,8 +456,11 @@ class Recipe(Section):
 
     random_seed: int = Field(0, ge=0)
     """All randomness derives from it, the stage and the record id."""
-    iterations: int = 2
-    """T of the paper: how often candidates are scored, curated and trained on (paper: 2)."""
+    iterations: int | Literal["auto"] = 2
+    """T of the paper: how often candidates are scored, curated and trained on (paper: 2). auto goes on while M_t is better than
+    M_(t-1) on held-out responses, the whole paired interval below zero, and keeps the best model."""
+    max_iterations: int = Field(4, ge=1, le=100)
+    """With `iterations: auto`, the most."""
     model: ModelSettings
     seed: SeedSettings
     corpus: CorpusSettings
@@ -472,7 +475,9 @@ class Recipe(Section):
 
     @field_validator("iterations")
     @classmethod
-    def _iterations(cls, value: int) -> int:
+    def _iterations(cls, value: int | Literal["auto"]) -> int | Literal["auto"]:
+        if value == "auto":
+            return value
         if value < 1:
             raise ValueError(f"{value} leaves nothing to curate; use 1 or more, the paper uses 2")
         if value > 100:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from humpback.engines import find_model
@@ -37,6 +37,8 @@ from humpback.stages.finetune import finetune, take_twin, train_spec
 from humpback.stages.gate import CALLS as GATE_CALLS
 from humpback.stages.gate import draw_segments, gate
 from humpback.stages.mix import mix, mix_backward
+from humpback.stages.stop import judge_iteration
+from humpback.stages.table import Course, find_course
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write, count_rows, shard_files
 from humpback.tasks import AugmentTask, ScoreTask
@@ -106,7 +108,7 @@ class Rooms(Sitting):
         self.stage(name, self.rendering("answer"), inputs=["seed", *curated], models={"base": self.base}, do=do)
 
     def draw_control(self) -> None:
-        last = f"iteration-{self.recipe.iterations}"
+        last = f"iteration-{self.course.published}"
 
         def do(folder: Path) -> tuple[Work, Result]:
             count = sum(row.origin == "web" for row in self.read(f"{last}/mix", "mix", Example))
@@ -284,6 +286,43 @@ class Rooms(Sitting):
         for warning in decision.warnings:
             self.console.say(f"  warning: {warning}")
 
+    def iterations(self) -> Iterator[int]:
+        """Yield 1 to T; with `iterations: auto`, each t once the stop stage of the one before it says so."""
+        t = 1
+        while t <= self.course.iterations:
+            yield t
+            t += 1
+
+    @property
+    def course(self) -> Course:
+        return find_course(self.recipe, self.run_dir)
+
+    def stop(self, t: int) -> None:
+        name, recipe = f"iteration-{t}/stop", self.recipe
+        if recipe.iterations != "auto":
+            return
+        models = {f"M_{s}": self.model(f"iteration-{s}") for s in (t - 1, t)}
+
+        def do(folder: Path) -> tuple[Work, Result]:
+            pairs = list(self.pairs("holdout"))
+            with self.answers_bar(name, 2 * len(pairs)):
+                result = judge_iteration(
+                    pairs,
+                    models,
+                    self.engine,
+                    self.prompts,
+                    recipe.evaluate,
+                    random_seed=recipe.random_seed,
+                    free=self.engines.close,
+                )
+            failed = {"engine_error": len(result["failed"])} if result["failed"] else {}
+            return Work(counts=Counts(read=len(pairs), kept=len(pairs) - sum(failed.values()), failed=failed)), result
+
+        self.stage(name, {**self.statistics(), **self.prompt_prints("answer")}, inputs=["seed"], models=models, do=do)
+        course = self.course
+        ending = f"; M_{course.best} is kept" if course.settled else "; on to the next iteration"
+        self.console.say(f"  {self.result(name)['why']}{ending}")
+
     # -- results ---------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> None:
@@ -314,7 +353,7 @@ class Rooms(Sitting):
         self.stage("evaluate", identity, inputs=["seed"], models=models, do=do)
 
     def dataset(self) -> None:
-        last = f"iteration-{self.recipe.iterations}"
+        last = f"iteration-{self.course.published}"
 
         def do(folder: Path) -> tuple[Work, Result]:
             counts = write_dataset(
@@ -367,7 +406,7 @@ class Rooms(Sitting):
         return [name for name in rooms if self.run_dir.manifest(f"{name}/finetune")]
 
     def _forward_rooms(self) -> list[tuple[str, str]]:
-        rooms = [(f"M_{t}", f"iteration-{t}") for t in range(self.recipe.iterations + 1)]
+        rooms = [(f"M_{t}", f"iteration-{t}") for t in range(self.course.iterations + 1)]
         return [*rooms, ("control", "control")] if self.recipe.evaluate.control else rooms
 
     def _trainer(self) -> Callable[[TrainSpec, Callable[[TrainStep], None] | None], TrainResult]:

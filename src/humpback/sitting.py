@@ -23,14 +23,14 @@ from humpback.progress import Bar, Console, format_seconds, tell_totals
 from humpback.recipe import Recipe, dump_recipe, identity_of, read_rubric
 from humpback.records import Pair, Record
 from humpback.runner import Output, Work, environment, run_map, run_stream
-from humpback.stages.table import stage_names
+from humpback.stages.table import known_names
 from humpback.store.rundir import Counts, Manifest, RunDir
 from humpback.store.shards import atomic_write, count_rows, read_records, shard_files
 from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Sitting"]
 
-WITHOUT_ROWS = ("finetune", "gate", "audit", "evaluate", "dataset", "report")
+WITHOUT_ROWS = ("finetune", "gate", "audit", "stop", "evaluate", "dataset", "report")
 """Stages whose kept rows are no Parquet files of their own folder."""
 
 STAGE_VERSION = 4
@@ -159,7 +159,7 @@ class Sitting:
         """Refuse to work on a stage when a later one is there already: that one was made without it."""
         if self.run_dir.state(name) != "waiting":
             return
-        names = [stage for stage, _ in stage_names(self.recipe)]
+        names = known_names(self.recipe, self.run_dir)
         stale = [later for later in names[names.index(name) + 1 :] if self.run_dir.state(later) != "waiting"]
         if stale:
             raise DriftError(
@@ -245,8 +245,8 @@ class Sitting:
         return manifest
 
     def complete(self) -> list[Manifest]:
-        names = stage_names(self.recipe)
-        return [manifest for name, _ in names if (manifest := self.run_dir.manifest(name)) is not None]
+        names = known_names(self.recipe, self.run_dir)
+        return [manifest for name in names if (manifest := self.run_dir.manifest(name)) is not None]
 
     # -- identity --------------------------------------------------------------------------------------------------
 
