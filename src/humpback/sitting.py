@@ -23,7 +23,7 @@ from humpback.progress import Bar, Console, format_seconds, tell_totals
 from humpback.recipe import Recipe, dump_recipe, identity_of, read_rubric
 from humpback.records import Pair, Record
 from humpback.runner import Output, Work, environment, run_map, run_stream
-from humpback.stages.table import known_names
+from humpback.stages.table import known_names, stage_names
 from humpback.store.rundir import Counts, Manifest, RunDir
 from humpback.store.shards import atomic_write, count_rows, read_records, shard_files
 from humpback.tasks import Engines, PromptSpec
@@ -83,7 +83,7 @@ class Sitting:
         self.engines.close()
 
     def _is_complete(self) -> bool:
-        return all(self.run_dir.manifest(name) for name, _ in stage_names(self.recipe))
+        return all(self.run_dir.manifest(name) for name in known_names(self.recipe, self.run_dir))
 
     def write_recipe(self) -> None:
         """Write the recipe, every default spelled out, unless it is there already."""
