@@ -137,6 +137,7 @@ def test_every_stage_reads_what_its_input_kept(lab: Lab, finished: Path) -> None
         "dedup": kept("ingest"),
         "backward/mix": train,
         "backward/finetune": kept("backward/mix"),
+        "backward/gate": kept("dedup"),
         "augment": kept("dedup"),
         "iteration-0/mix": train,
         "iteration-0/finetune": kept("iteration-0/mix"),
@@ -311,3 +312,16 @@ def test_second_run_does_nothing_and_asks_the_engine_nothing(
     before = lab.listing(copy_of_finished)
     assert lab.run(copy_of_finished) is False
     assert lab.listing(copy_of_finished) == before
+
+
+def test_text_signal_is_scored_audited_and_curated_by(lab: Lab, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    lab.run(run, score__signals=["text", "forward_lift"], curate__signal="text")
+    rows = lab.rows(run, "iteration-1/score", "scored")
+    assert all(0 <= dict(row["scores"])["text"] <= 1 for row in rows)
+    assert all("text_cut_end" in dict(row["scores"]) for row in rows)
+    assert lab.manifest(run, "iteration-1/curate")["result"]["signal"] == "text"
+    assert {entry["signal"] for entry in lab.manifest(run, "iteration-0/audit")["result"]["signals"]} == {
+        "text",
+        "forward_lift",
+    }

@@ -375,14 +375,12 @@ def test_run_resumed_with_another_shard_size_keeps_its_rows(lab: Lab, whole: Who
 # -- other remains of a kill ---------------------------------------------------------------------------------------------
 
 
-def _discarding(lab: Lab, whole: Whole, tmp_path: Path) -> int:
-    """Return how many moments `--rerun-from augment` takes before the first stage begins; check what it rebuilds."""
-    ended, log = _sitting(
-        lab, shutil.copytree(whole.folder, tmp_path / "run"), tmp_path, "rebuilt", rerun_from="augment"
-    )
+def _discarding(lab: Lab, whole: Whole, tmp_path: Path, stage: str = "augment") -> int:
+    """Return how many moments `--rerun-from STAGE` takes before the first stage begins; check what it rebuilds."""
+    ended, log = _sitting(lab, shutil.copytree(whole.folder, tmp_path / "run"), tmp_path, "rebuilt", rerun_from=stage)
     assert ended.exit_status == 0, ended.error
     lab.assert_same_run(whole.folder, tmp_path / "run")
-    return sum(not stage for stage, _ in _entries(log, "moment"))
+    return sum(not name for name, _ in _entries(log, "moment"))
 
 
 def test_kill_while_discarding_leaves_each_stage_whole_or_gone(lab: Lab, whole: Whole, tmp_path: Path) -> None:
@@ -405,16 +403,16 @@ def test_kill_while_discarding_leaves_each_stage_whole_or_gone(lab: Lab, whole: 
 def test_recipe_changed_after_a_kill_while_discarding_finds_no_old_shard(
     lab: Lab, whole: Whole, tmp_path: Path
 ) -> None:
-    moments = _discarding(lab, whole, tmp_path / "rebuilt")
+    moments = _discarding(lab, whole, tmp_path / "rebuilt", "backward/gate")
     lab.run(tmp_path / "expected", augment__temperature=0.0)
-    for number in range(moments - 10, moments, 3):  # while the changed stage itself is discarded
+    for number in range(moments - 20, moments, 3):  # while the changed stages themselves are discarded
         run = Path(shutil.copytree(whole.folder, tmp_path / f"run-{number}"))
-        killed, _ = _sitting(lab, run, tmp_path, "killed", Aim("", number), rerun_from="augment")
+        killed, _ = _sitting(lab, run, tmp_path, "killed", Aim("", number), rerun_from="backward/gate")
         assert killed.signal == signal.SIGKILL, killed.error
         try:
             lab.run(run, augment__temperature=0.0)
         except DriftError:
-            assert (run / "augment" / "manifest.json").exists()
+            assert (run / "backward" / "gate" / "manifest.json").exists()
         else:
             expected, found = lab.contents(tmp_path / "expected"), lab.contents(run)
             assert [name for name in expected if expected[name] != found.get(name)] == []

@@ -100,7 +100,7 @@ def _assert_refused(lab: Lab, run: Path, stage: str, difference: str, **changes:
         ({"corpus__sample": 15}, "dedup", "sample: null -> 15"),
         ({"prompts__seed_tag": "Be kind."}, "iteration-0/mix", "prompts.answer: "),
         ({"train__learning_rate": 2e-5}, "backward/finetune", "train.learning_rate: 1e-05 -> 2e-05"),
-        ({"augment__temperature": 0.5}, "augment", "augment.temperature: 0.7 -> 0.5"),
+        ({"augment__temperature": 0.5}, "backward/gate", "augment.temperature: 0.7 -> 0.5"),
         ({"score__signals": ["rating"]}, "iteration-0/audit", "score.signals: 4 gone"),
         ({"prompts__rubric": "additive"}, "iteration-0/audit", "prompts.rate: "),
         ({"evaluate__confidence": 0.9}, "iteration-0/audit", "statistics.confidence: 0.95 -> 0.9"),

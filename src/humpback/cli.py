@@ -209,6 +209,47 @@ def trace(
 
 
 @app.command()
+def label(
+    run_folder: RunPath,
+    count: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Pairs this labeller is to label, earlier ones included.")
+    ] = 50,
+    labeller: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who labels; default this machine's user.", show_default=False)
+    ] = None,
+    show_scores: Annotated[bool, typer.Option("--show-scores", help="Show scores, verdict and source too.")] = False,
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="Write labels as .csv or .jsonl.")
+    ] = None,
+    import_: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="Take labels from a .csv or .jsonl file.")
+    ] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Precision of the curation and agreement of labellers.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print --stats as JSON.")] = False,
+) -> None:
+    """Judge a run's pairs yourself, one by one: the audit and the calibration learn from it.
+
+    Keys: 1 to 5 (4 and 5 are good), or g good and b bad; s skip, u undo, n note, SPACE more, p back, q quit.
+    Every answer is kept in RUN/labels.jsonl at once, and the same command goes on where you stopped. With --labeller,
+    --export writes the sheet of that labeller to fill in elsewhere; without, every label there is.
+    """
+    from humpback.labelling.command import run_label
+
+    run_label(
+        run_folder,
+        count=count,
+        labeller=labeller,
+        show_scores=show_scores,
+        export_to=export,
+        import_from=import_,
+        stats=stats,
+        as_json=json_,
+    )
+
+
+@app.command()
 def doctor(
     server: Annotated[
         str | None, typer.Option("--server", metavar="URL", help="Say what an OpenAI-compatible server can do instead.")

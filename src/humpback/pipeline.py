@@ -9,20 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from humpback.corpus.readers import check_inputs as check_corpus
-from humpback.errors import InputError
+from humpback.errors import DriftError, InputError
 from humpback.progress import Console
 from humpback.recipe import Recipe
 from humpback.rooms import Rooms
 from humpback.seeds.readers import check_inputs as check_seed
-from humpback.stages.table import stage_names
+from humpback.stages.table import find_course, known_names
 from humpback.store.rundir import RunDir, check_folder
 
-__all__ = ["run", "self_align"]
+__all__ = ["leave_no_iteration_behind", "run", "self_align"]
 
 
 def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | None = None) -> bool:
     """Run or resume a recipe in its folder; return False when there was nothing left to do."""
-    names = [name for name, _ in stage_names(recipe)]
+    names = known_names(recipe, RunDir(folder))
     if rerun_from is not None and rerun_from not in names:
         raise InputError(f"--rerun-from {rerun_from} is not a stage of this recipe; choose from: {', '.join(names)}")
     check_seed(recipe.seed.inputs)  # a missing file is told before anything is made or discarded
@@ -30,19 +30,37 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
     sources = [given.path for given in recipe.corpus.inputs]
     check_folder(folder, sources, what="run folder", inputs="corpus.inputs", fix="--run NAME")
     with RunDir(folder) as run_dir:
+        leave_no_iteration_behind(recipe, run_dir, remove=rerun_from is not None)
         rooms = Rooms(recipe, run_dir, console)
         if rerun_from is not None:
             for name in reversed(names[names.index(rerun_from) :]):
                 run_dir.discard(name)
         try:
-            self_align(rooms, recipe.iterations, control=recipe.evaluate.control)
+            self_align(rooms, control=recipe.evaluate.control)
         finally:
             rooms.close()
         rooms.write_recipe()
         return rooms.worked
 
 
-def self_align(stage: Rooms, iterations: int, *, control: bool) -> None:
+def leave_no_iteration_behind(recipe: Recipe, run_dir: RunDir, *, remove: bool) -> None:
+    """Refuse, or remove, iterations that the folder holds and the run does not have: a lowered T leaves such behind."""
+    iterations = find_course(recipe, run_dir).iterations
+    numbers = (int(path.name[10:]) for path in run_dir.path.glob("iteration-*") if path.name[10:].isdecimal())
+    extra = sorted((t for t in numbers if t > iterations), reverse=True)
+    if extra and not remove:
+        names = known_names(recipe, run_dir)
+        following = next(name for name in names if name.startswith(("control/", "evaluate")))
+        raise DriftError(
+            f"{run_dir.path} holds iteration-{extra[-1]}, and this recipe ends with iteration {iterations}. Either run again "
+            f"with --rerun-from {following}, which removes it and makes what follows anew, or keep it and give the new "
+            "recipe another run folder (--run NAME)."
+        )
+    for t in extra:
+        run_dir.discard(f"iteration-{t}")
+
+
+def self_align(stage: Rooms, *, control: bool) -> None:
     """Self-alignment with instruction backtranslation. Every model is fine-tuned from the base model."""
     stage.seed()
     stage.ingest()
@@ -50,18 +68,20 @@ def self_align(stage: Rooms, iterations: int, *, control: bool) -> None:
 
     stage.mix_backward()  # reversed seed pairs: the response is given, the instruction learnt
     stage.finetune("backward")  # M_yx
+    stage.gate()  # is what M_yx writes on a few hundred segments worth writing for all?
     stage.augment()  # A: one instruction for every segment
 
     stage.mix(0)  # seed pairs only
     stage.finetune("iteration-0")  # M_0
     stage.audit(0)
 
-    for t in range(1, iterations + 1):
+    for t in stage.iterations():  # 1 to T, or while M_t is better than M_(t-1)
         stage.score(t)  # M_(t-1) scores all of A
         stage.curate(t)  # A^(t), by a signal that the audit of M_(t-1) stands for
         stage.mix(t)  # seed with tag S_a and A^(t) with tag S_w
         stage.finetune(f"iteration-{t}")  # M_t
         stage.audit(t)
+        stage.stop(t)
 
     if control:
         stage.draw_control()  # as many pairs as A^(T), at random: what is curation worth?

@@ -29,6 +29,7 @@ __all__ = [
     "EvaluateSettings",
     "EvaluationSet",
     "Filter",
+    "GateSettings",
     "ModelSettings",
     "PromptSettings",
     "Recipe",
@@ -46,7 +47,7 @@ __all__ = [
     "load_recipe",
 ]
 
-Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift", "ifd", "probe"]
+Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift", "ifd", "probe", "text"]
 Filter = Literal[
     "header_empty",
     "header_upper",
@@ -219,6 +220,30 @@ class AugmentSettings(Section):
     """Longest instruction, in tokens; one that does not end in time is rejected as `instruction_cut`."""
 
 
+class GateSettings(Section):
+    """When the backward model is good enough to write for all segments: a share whose interval lies beyond its limit stops the run."""
+
+    segments: int = Field(200, ge=0)
+    """Segments it writes for before the big run, capped by the corpus; 0 leaves the gate out."""
+    max_echo: float = Field(0.05, ge=0, le=1)
+    """Instructions that repeat the prompt."""
+    max_copy: float = Field(0.3, ge=0, le=1)
+    """Instructions that are a passage of their text."""
+    max_empty: float = Field(0.1, ge=0, le=1)
+    max_cut: float = Field(0.3, ge=0, le=1)
+    """Instructions that do not end within augment.max_tokens."""
+    max_duplicate: float = Field(0.3, ge=0, le=1)
+    """Instructions that are the same as another."""
+    max_other_language: float = Field(0.2, ge=0, le=1)
+    """Instructions in another language than their text, of those whose languages are sure."""
+    max_no_request: float = Field(0.5, ge=0, le=1)
+    """English instructions that ask for nothing."""
+    min_distinct: float = Field(0.2, ge=0, le=1)
+    """Distinct verb-object pairs, of the instructions that have one."""
+    min_lift_auc: float = Field(0.7, ge=0, le=1)
+    """AUC of the backward lift of an instruction with its own text against another's; 0.5 is a coin."""
+
+
 class ScoreSettings(Section):
     """Which signals are computed, and when a rating counts as given."""
 
@@ -253,9 +278,9 @@ class ScoreSettings(Section):
 class CurateSettings(Section):
     """Which candidates become curated pairs."""
 
-    signal: Literal["auto", "p_good", "rating", "sampled_rating", "backward_lift", "forward_lift", "ifd", "probe"] = (
-        "auto"
-    )
+    signal: Literal[
+        "auto", "p_good", "rating", "sampled_rating", "backward_lift", "forward_lift", "ifd", "probe", "text"
+    ] = "auto"
     """What to select by: a signal, or `p_good`, all signals combined and calibrated on the audit.
 
     auto takes `p_good` where the audit of the model that scored shows it to be as good as any single signal, else the signal with
@@ -359,6 +384,8 @@ class EvaluateSettings(Section):
     """Bootstrap resamples of every interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Level of every interval."""
+    labels: bool = False
+    """Audit by the human labels of the run too (`humpback label`); an audit made with other labels is then refused as stale."""
     control: bool = True
     """Also train a control: seed and as many uncurated candidates as the last iteration curated."""
 
@@ -494,13 +521,17 @@ class Recipe(Section):
 
     random_seed: int = Field(0, ge=0)
     """All randomness derives from it, the stage and the record id."""
-    iterations: int = 2
-    """T of the paper: how often candidates are scored, curated and trained on (paper: 2)."""
+    iterations: int | Literal["auto"] = 2
+    """T of the paper: how often candidates are scored, curated and trained on (paper: 2). auto goes on while M_t is better than
+    M_(t-1) on held-out responses, the whole paired interval below zero, and keeps the best model."""
+    max_iterations: int = Field(4, ge=1, le=100)
+    """With `iterations: auto`, the most."""
     model: ModelSettings
     seed: SeedSettings
     corpus: CorpusSettings
     prompts: PromptSettings = PromptSettings()
     augment: AugmentSettings = AugmentSettings()
+    gate: GateSettings = GateSettings()
     score: ScoreSettings = ScoreSettings()
     curate: CurateSettings = CurateSettings()
     train: TrainSettings = TrainSettings()
@@ -509,7 +540,9 @@ class Recipe(Section):
 
     @field_validator("iterations")
     @classmethod
-    def _iterations(cls, value: int) -> int:
+    def _iterations(cls, value: int | Literal["auto"]) -> int | Literal["auto"]:
+        if value == "auto":
+            return value
         if value < 1:
             raise ValueError(f"{value} leaves nothing to curate; use 1 or more, the paper uses 2")
         if value > 100:

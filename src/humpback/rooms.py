@@ -7,6 +7,7 @@ connect the two.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from humpback.engines import find_model
 from humpback.errors import GateError, StorageError
 from humpback.evaluation.candidates import compare_models, describe_scores
 from humpback.evaluation.corruptions import KINDS
+from humpback.evaluation.gate import check_limits, tell_rates, to_plain
+from humpback.evaluation.humanaudit import HUMAN
+from humpback.evaluation.labels import Labels, read_labels
 from humpback.evaluation.rating import count_replies
 from humpback.evaluation.signals import ENGINE_ERROR, count_calls
 from humpback.export.dataset import write_dataset
@@ -34,7 +38,11 @@ from humpback.stages.control import draw_control
 from humpback.stages.curate import curate, decide
 from humpback.stages.evaluate import calls_per_pair, evaluate
 from humpback.stages.finetune import finetune, take_twin, train_spec
+from humpback.stages.gate import CALLS as GATE_CALLS
+from humpback.stages.gate import draw_segments, gate
 from humpback.stages.mix import mix, mix_backward
+from humpback.stages.stop import judge_iteration
+from humpback.stages.table import Course, find_course
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write, count_rows, shard_files
 from humpback.tasks import AugmentTask, ScoreTask
@@ -107,7 +115,7 @@ class Rooms(Sitting):
         self.stage(name, self.rendering("answer"), inputs=["seed", *curated], models={"base": self.base}, do=do)
 
     def draw_control(self) -> None:
-        last = f"iteration-{self.recipe.iterations}"
+        last = f"iteration-{self.course.published}"
 
         def do(folder: Path) -> tuple[Work, Result]:
             count = sum(row.origin == "web" for row in self.read(f"{last}/mix", "mix", Example))
@@ -154,6 +162,40 @@ class Rooms(Sitting):
 
     # -- candidates ------------------------------------------------------------------------------------------------
 
+    def gate(self) -> None:
+        backward, recipe = self.model("backward"), self.recipe
+        if not recipe.gate.segments:
+            return
+
+        def do(folder: Path) -> tuple[Work, Result]:
+            segments = self.read("dedup", "segments", Segment)
+            chosen = draw_segments(segments, recipe.gate.segments, random_seed=recipe.random_seed)
+            engine = self.engines.get(self.spec(backward))
+            with self.answers_bar("backward/gate", len(chosen) * GATE_CALLS):
+                found = gate(
+                    chosen,
+                    engine,
+                    self.prompt_spec.bind(engine),
+                    recipe.augment,
+                    random_seed=recipe.random_seed,
+                )
+            result = {"measures": [to_plain(m) for m in found.measures], "mean_lift": found.mean_lift}
+            atomic_write(folder / "gate.json", to_json({**result, "drafts": found.drafts}))
+            check_limits(result, recipe.gate)
+            failed = {name: found.reasons.pop(name) for name in ("engine_error",) if name in found.reasons}
+            kept = len(chosen) - found.reasons.total() - sum(failed.values())
+            return Work(counts=Counts(read=len(chosen), kept=kept, rejected=dict(found.reasons), failed=failed)), result
+
+        identity = {
+            "augment": identity_of(recipe.augment),
+            "segments": recipe.gate.segments,  # the limits are no part of what is measured
+            "random_seed": recipe.random_seed,
+            **self.prompt_prints("backward"),
+        }
+        self.stage("backward/gate", identity, inputs=["dedup"], models={"backward": backward}, do=do)
+        check_limits(self.result("backward/gate"), recipe.gate)
+        self.console.say(f"  gate: {tell_rates(self.result('backward/gate'))}")
+
     def augment(self) -> None:
         backward, recipe = self.model("backward"), self.recipe
 
@@ -185,8 +227,9 @@ class Rooms(Sitting):
 
         def do(folder: Path) -> tuple[Work, Result]:
             holdout = list(self.pairs("holdout"))
-            calls = (1 + len(KINDS)) * count_calls(recipe.score.signals, samples=recipe.score.samples)
-            with self.answers_bar(name, len(holdout) * calls):
+            calls = count_calls(recipe.score.signals, samples=recipe.score.samples)
+            labelled = len(self.labels.pairs) if self.labels else 0
+            with self.answers_bar(name, ((1 + len(KINDS)) * len(holdout) + labelled) * calls):
                 done = audit(
                     holdout,
                     recipe.score.signals,
@@ -194,6 +237,7 @@ class Rooms(Sitting):
                     recipe.evaluate,
                     model_name=f"M_{t}",
                     random_seed=recipe.random_seed,
+                    labels=self.labels,
                 )
             atomic_write(folder / "audit.json", to_json({**done.verdict, "rows": done.rows}))
             if done.judge:
@@ -201,14 +245,17 @@ class Rooms(Sitting):
             errors = {
                 row["pair_id"]
                 for row in done.rows
-                if any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())
+                if row["kind"] != HUMAN and any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())
             }
             failed = {ENGINE_ERROR: len(errors)} if errors else {}
             work = Work(counts=Counts(read=len(holdout), kept=len(holdout) - len(errors), failed=failed))
             return work, {**done.verdict, **self._replies(row["scores"] for row in done.rows)}
 
         models = {"model": self.model(f"iteration-{t}"), "backward": self.model("backward")}
-        self.stage(name, {**self.scoring(), **self.statistics()}, inputs=["seed"], models=models, do=do)
+        identity = {**self.scoring(), **self.statistics()}
+        if self.labels is not None:
+            identity["labels"] = self.labels.identity()
+        self.stage(name, identity, inputs=["seed"], models=models, do=do)
         for note in self.result(name)["notes"]:
             self.console.say(f"  audit of {note}")
 
@@ -262,6 +309,43 @@ class Rooms(Sitting):
         for warning in decision.warnings:
             self.console.say(f"  warning: {warning}")
 
+    def iterations(self) -> Iterator[int]:
+        """Yield 1 to T; with `iterations: auto`, each t once the stop stage of the one before it says so."""
+        t = 1
+        while t <= self.course.iterations:
+            yield t
+            t += 1
+
+    @property
+    def course(self) -> Course:
+        return find_course(self.recipe, self.run_dir)
+
+    def stop(self, t: int) -> None:
+        name, recipe = f"iteration-{t}/stop", self.recipe
+        if recipe.iterations != "auto":
+            return
+        models = {f"M_{s}": self.model(f"iteration-{s}") for s in (t - 1, t)}
+
+        def do(folder: Path) -> tuple[Work, Result]:
+            pairs = list(self.pairs("holdout"))
+            with self.answers_bar(name, 2 * len(pairs)):
+                result = judge_iteration(
+                    pairs,
+                    models,
+                    self.engine,
+                    self.prompts,
+                    recipe.evaluate,
+                    random_seed=recipe.random_seed,
+                    free=self.engines.close,
+                )
+            failed = {"engine_error": len(result["failed"])} if result["failed"] else {}
+            return Work(counts=Counts(read=len(pairs), kept=len(pairs) - sum(failed.values()), failed=failed)), result
+
+        self.stage(name, {**self.statistics(), **self.prompt_prints("answer")}, inputs=["seed"], models=models, do=do)
+        course = self.course
+        ending = f"; M_{course.best} is kept" if course.settled else "; on to the next iteration"
+        self.console.say(f"  {self.result(name)['why']}{ending}")
+
     # -- results ---------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> None:
@@ -292,7 +376,7 @@ class Rooms(Sitting):
         self.stage("evaluate", identity, inputs=["seed"], models=models, do=do)
 
     def dataset(self) -> None:
-        last = f"iteration-{self.recipe.iterations}"
+        last = f"iteration-{self.course.published}"
 
         def do(folder: Path) -> tuple[Work, Result]:
             counts = write_dataset(
@@ -319,6 +403,11 @@ class Rooms(Sitting):
         self.stage("report", {}, inputs=names, do=do)
 
     # -- inner ------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def labels(self) -> Labels | None:
+        """The human labels of this run, read once so that all its audits use the same; None when the recipe asks for none."""
+        return read_labels(self.run_dir.path) if self.recipe.evaluate.labels else None
 
     def _scored(self, t: int) -> Iterator[Scored]:
         return self.read(f"iteration-{t}/score", "scored", Scored)
@@ -361,7 +450,7 @@ class Rooms(Sitting):
         return [name for name in rooms if self.run_dir.manifest(f"{name}/finetune")]
 
     def _forward_rooms(self) -> list[tuple[str, str]]:
-        rooms = [(f"M_{t}", f"iteration-{t}") for t in range(self.recipe.iterations + 1)]
+        rooms = [(f"M_{t}", f"iteration-{t}") for t in range(self.course.iterations + 1)]
         return [*rooms, ("control", "control")] if self.recipe.evaluate.control else rooms
 
     def _trainer(self) -> Callable[[TrainSpec, Callable[[TrainStep], None] | None], TrainResult]:

@@ -23,14 +23,14 @@ from humpback.progress import Bar, Console, format_seconds, tell_totals
 from humpback.recipe import Recipe, dump_recipe, identity_of, read_rubric
 from humpback.records import Pair, Record
 from humpback.runner import Output, Work, environment, run_map, run_stream
-from humpback.stages.table import stage_names
+from humpback.stages.table import known_names, stage_names
 from humpback.store.rundir import Counts, Manifest, RunDir
 from humpback.store.shards import atomic_write, count_rows, read_records, shard_files
 from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Sitting"]
 
-WITHOUT_ROWS = ("finetune", "audit", "evaluate", "dataset", "report")
+WITHOUT_ROWS = ("finetune", "gate", "audit", "stop", "evaluate", "dataset", "report")
 """Stages whose kept rows are no Parquet files of their own folder."""
 
 STAGE_VERSION = 5
@@ -71,8 +71,9 @@ class Sitting:
         _check_context(self.base, recipe.model.max_tokens)
         if runtime.engine == "server" and self._is_complete():
             return  # to ask a server of our own what it can do takes a start of it
-        lacking = [name for name in recipe.score.signals if SIGNALS[name].needs not in engine.capabilities]
-        told = f" ({why})" if lacking and (why := engine.lacks(SIGNALS[lacking[0]].needs)) else ""
+        needs = {name: need for name in recipe.score.signals if (need := SIGNALS[name].needs) is not None}
+        lacking = [name for name, need in needs.items() if need not in engine.capabilities]
+        told = f" ({why})" if lacking and (why := engine.lacks(needs[lacking[0]])) else ""
         if runtime.engine == "server":
             self.engines.close()  # a server of our own was started only to be asked what it can do
         if lacking:
@@ -84,7 +85,7 @@ class Sitting:
         self.engines.close()
 
     def _is_complete(self) -> bool:
-        return all(self.run_dir.manifest(name) for name, _ in stage_names(self.recipe))
+        return all(self.run_dir.manifest(name) for name in known_names(self.recipe, self.run_dir))
 
     def write_recipe(self) -> None:
         """Write the recipe, every default spelled out, unless it is there already."""
@@ -160,7 +161,7 @@ class Sitting:
         """Refuse to work on a stage when a later one is there already: that one was made without it."""
         if self.run_dir.state(name) != "waiting":
             return
-        names = [stage for stage, _ in stage_names(self.recipe)]
+        names = known_names(self.recipe, self.run_dir)
         stale = [later for later in names[names.index(name) + 1 :] if self.run_dir.state(later) != "waiting"]
         if stale:
             raise DriftError(
@@ -248,8 +249,8 @@ class Sitting:
         return manifest
 
     def complete(self) -> list[Manifest]:
-        names = stage_names(self.recipe)
-        return [manifest for name, _ in names if (manifest := self.run_dir.manifest(name)) is not None]
+        names = known_names(self.recipe, self.run_dir)
+        return [manifest for name in names if (manifest := self.run_dir.manifest(name)) is not None]
 
     # -- identity --------------------------------------------------------------------------------------------------
 

@@ -186,7 +186,11 @@ def test_pair_that_does_not_fit_beside_a_reply_is_not_rated_and_its_neighbour_is
 def test_retry_of_a_reply_that_fills_its_room_still_fits() -> None:
     judge = Judge([_reply("x" * 256, "length")])
     raters = _raters(judge, samples=1)
-    room = len(raters.prompts.rate_sampled(*PAIR, reasoning_tokens=256, seed=0).token_ids) + 256 + 7  # type: ignore[union-attr]
+    room = (
+        len(raters.prompts.rate_sampled(PAIR.instruction, PAIR.response, reasoning_tokens=256, seed=0).token_ids)
+        + 256
+        + 7
+    )  # type: ignore[union-attr]
     raters.prompts.max_tokens = room
     assert isinstance(sampled_rating([PAIR], raters)[0], dict)
     assert len(judge.chosen[0].token_ids) <= room

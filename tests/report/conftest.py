@@ -44,6 +44,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             "model": {"base": "fake", "max_tokens": 8192},
             "seed": {"inputs": [{"path": str(folder / "seed.jsonl")}], "holdout": 26},
             "corpus": {"inputs": [{"path": str(folder / "docs.jsonl")}], "filters": []},  # made-up sentences
+            "gate": {"min_lift_auc": 0.5},  # which share eleven words
             "evaluate": {"resamples": 200},
             "runtime": {"engine": "fake", "shard_rows": 8},
         }

@@ -9,10 +9,11 @@ import pytest
 
 from humpback.engines.base import Completion, Sampling
 from humpback.engines.fake import FakeEngine, fake_model
+from humpback.evaluation.instructions import copies, unfit_instruction
 from humpback.prompts import BACKWARD_PROMPT, Prompt, Prompts
 from humpback.recipe import AugmentSettings
 from humpback.records import Candidate, Rejected, Segment
-from humpback.stages.augment import augment, copies, unfit_instruction
+from humpback.stages.augment import augment
 
 Make = Callable[..., Segment]
 RESPONSE = "Bread rises because yeast eats the sugar of the flour and gives off gas that the dough keeps in."
@@ -99,7 +100,7 @@ def test_same_text_in_two_places_gives_two_candidates(make_segment: Make) -> Non
     ],
 )
 def test_unusable_instruction_has_its_reason(text: str, finish: str, reason: str | None) -> None:
-    assert unfit_instruction(_said(text, finish), RESPONSE) == reason
+    assert unfit_instruction(text, RESPONSE, cut=finish == "length") == reason
 
 
 @pytest.mark.parametrize(

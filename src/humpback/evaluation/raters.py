@@ -25,6 +25,10 @@ class InstructionResponse(NamedTuple):
 
     instruction: str
     response: str
+    header_path: str = ""
+    """Of a candidate; a held-out pair has none."""
+    source_uri: str = ""
+    """Of a candidate; where a held-out pair came from says nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

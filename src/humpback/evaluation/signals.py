@@ -5,6 +5,7 @@ A signal without a value for a row says why; no reason is ever turned into a low
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -14,6 +15,7 @@ from humpback.evaluation.calibration import P_GOOD
 from humpback.evaluation.probe import read_states
 from humpback.evaluation.raters import ENGINE_ERROR, InstructionResponse, Missing, Raters, Values
 from humpback.evaluation.rating import rating, sampled_rating
+from humpback.evaluation.textsignals import TextPair, find_faults
 
 __all__ = [
     "ENGINE_ERROR",
@@ -42,7 +44,8 @@ class SignalKind:
     """One signal: how to compute it, who must be able to do what, and what it costs."""
 
     compute: Callable[[Sequence[InstructionResponse], Raters], list[Values | Missing]]
-    needs: Capability
+    needs: Capability | None
+    """None for a signal that asks no model."""
     cost: str
     """Tokens computed per pair, in words."""
     calls: int
@@ -161,6 +164,21 @@ def _find_missing(given: Loglikelihood, alone: Loglikelihood) -> Missing | None:
     return Missing("empty: no tokens") if given.tokens == 0 else None
 
 
+def text(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
+    """1 for a text without a fault, times (1 - f) for each fault f that `textsignals.py` finds; `text_NAME` is each f, 0 to 1.
+
+    A fault of which nothing can be said has no column and counts as none.
+    """
+    values: list[Values | Missing] = []
+    for pair in pairs:
+        found = {
+            name: reading.value for name, reading in find_faults(TextPair(*pair)).items() if reading.value is not None
+        }
+        clean = math.prod(1 - value for value in found.values())
+        values.append({"text": clean, **{f"text_{name}": value for name, value in found.items()}})
+    return values
+
+
 SIGNALS: Mapping[str, SignalKind] = {
     "rating": SignalKind(
         compute=rating,
@@ -206,4 +224,5 @@ SIGNALS: Mapping[str, SignalKind] = {
         iterates=True,
         fitted=True,
     ),
+    "text": SignalKind(compute=text, needs=None, cost="none", calls=0, iterates=False),
 }

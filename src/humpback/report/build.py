@@ -12,10 +12,13 @@ from typing import Any
 import humpback
 from humpback.engines.base import EngineTotals
 from humpback.evaluation.deciding import direct_score
+from humpback.evaluation.gate import limit_of
 from humpback.evaluation.probe import PREFIX
 from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import Recipe
 from humpback.records import Rejected, Scored
+from humpback.report.decay import decay_rows, tell_course
+from humpback.stages.table import find_course
 from humpback.store.rundir import Manifest, RunDir
 from humpback.store.shards import read_records, shard_files
 
@@ -28,19 +31,25 @@ BINS = 24
 def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest]) -> dict[str, Any]:
     """Return the whole report; every figure in it comes from a manifest or a stage's files."""
     by_name = {manifest.name: manifest for manifest in manifests}
-    last = recipe.iterations
+    course = find_course(recipe, run_dir)
+    ran, last = course.iterations, course.published
+    audits = [_audit(by_name[f"iteration-{t}/audit"], t) for t in range(ran + 1)]
+    curation = [_curation(by_name, run_dir, t) for t in range(1, ran + 1)]
     return {
         "version": humpback.__version__,
         "run": run_dir.path.name,
         "recipe": recipe.model_dump(mode="json"),
         "environment": manifests[0].environment,
         "stages": [stage_row(manifest) for manifest in manifests if manifest.name != "report"],
-        "funnel": _funnel(by_name, last),
-        "audits": [_audit(by_name[f"iteration-{t}/audit"], t) for t in range(last + 1)],
-        "curation": [_curation(by_name, run_dir, t) for t in range(1, last + 1)],
+        "iterations": tell_course(course, auto=recipe.iterations == "auto"),
+        "decay": decay_rows(by_name, audits, curation),
+        "funnel": _funnel(by_name, ran),
+        "gate": _gate(by_name, recipe),
+        "audits": audits,
+        "curation": curation,
         "training": [_training(m) for m in manifests if m.name.endswith("/finetune")],
         "evaluation": dict(by_name["evaluate"].result),
-        "verdict": _verdict(by_name, last, control=recipe.evaluate.control),
+        "verdict": _verdict(by_name, ran, last, control=recipe.evaluate.control),
         "best": _best(run_dir, by_name, last),
         "rejected": _rejected(run_dir, last),
         "paths": {
@@ -85,6 +94,18 @@ def _funnel(by_name: Mapping[str, Manifest], last: int) -> list[dict[str, Any]]:
     return [stage_row(by_name[name]) for name in [*names, "dataset"]]
 
 
+def _gate(by_name: Mapping[str, Manifest], recipe: Recipe) -> dict[str, Any] | None:
+    """The backward model's gate with the limits it passed; None when the recipe has none."""
+    if "backward/gate" not in by_name:
+        return None
+    result = by_name["backward/gate"].result
+    measures = []
+    for measure in result["measures"]:
+        key, limit = limit_of(measure["name"], recipe.gate)
+        measures.append({**measure, "limit": limit, "side": "at least" if key.startswith("min") else "at most"})
+    return {**result, "measures": measures, "judged": by_name["backward/gate"].read}
+
+
 def _audit(manifest: Manifest, t: int) -> dict[str, Any]:
     return {"iteration": t, **manifest.result}
 
@@ -96,7 +117,7 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
     missing: dict[str, dict[str, int]] = {}
     for row in read_records(shard_files(run_dir.folder(f"iteration-{t}/score"), "scored"), Scored):
         for name, value in _without_counts(row.scores).items():
-            if not name.startswith(PREFIX):  # the probe's parts: one for each corruption
+            if not name.startswith((PREFIX, "text_")):  # the probe's parts, and the faults that `text` sums up
                 values.setdefault(name, []).append(value)
         for name, reason in row.missing.items():
             word = reason.split(" ", 1)[0].rstrip(":")
@@ -152,16 +173,16 @@ def _training(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _verdict(by_name: Mapping[str, Manifest], last: int, *, control: bool) -> list[str]:
+def _verdict(by_name: Mapping[str, Manifest], ran: int, last: int, *, control: bool) -> list[str]:
     """Say in words whether it worked, from the paired differences only."""
     evaluation = by_name["evaluate"].result
     told = [
         f"M_{t} is M_{same.removeprefix('iteration-')}: iteration {t} curated the same pairs, so nothing new was learnt"
-        for t in range(1, last + 1)
+        for t in range(1, ran + 1)
         if (same := by_name[f"iteration-{t}/finetune"].result.get("same_as"))
     ]
     questions = [("M_yx", "base", "instruction_nll", "the backward model against the base, at writing instructions")]
-    questions += [(f"M_{t}", "base" if t == 0 else f"M_{t - 1}", "response", "") for t in range(last + 1)]
+    questions += [(f"M_{t}", "base" if t == 0 else f"M_{t - 1}", "response", "") for t in range(ran + 1)]
     questions += [(f"M_{last}", "M_0", "response", "")] if last > 1 else []
     questions += [("control", f"M_{last}", "response", "the same number of uncurated pairs")] if control else []
     for model, against, where, what in questions:

@@ -16,11 +16,13 @@ from humpback.evaluation.corruptions import KINDS
 from humpback.progress import format_seconds
 
 __all__ = [
+    "DECAY",
     "SIGNAL_WORDS",
     "agreement",
     "auc",
     "clean",
     "count",
+    "decay_cell",
     "difference",
     "duration",
     "headline",
@@ -50,6 +52,7 @@ SIGNAL_WORDS: Mapping[str, str] = {
     "p_good": "all signals combined: the probability of a true pair where half of the pairs are true, as in the audit",
     "backward_lift": "how much likelier the response makes the instruction, nats per token, under the backward model",
     "forward_lift": "how much likelier the instruction makes the response, nats per token, under the scoring model",
+    "text": "how free the pair is of faults that its text alone shows (a list of links, a cut end, a blog's voice), 0 to 1",
 }
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -199,9 +202,30 @@ def shorten(text: str, limit: int) -> str:
     return (head.rsplit(None, 1)[0] if " " in head else head) + " ..."
 
 
+DECAY = ("model", "NLL", "audit AUC", "kept", "score mean", "score quartiles")
+"""Columns of the table over the iterations."""
+
+
+def decay_cell(row: Row, name: str) -> str:
+    """Return one cell of it; M_0 curated nothing, so its last columns are empty."""
+    estimates = {"NLL": (row["nll"], nll), "audit AUC": (row["auc"], auc)}
+    if name == "model":
+        return str(row["model"])
+    if name in estimates:
+        found, how = estimates[name]
+        return NOTHING if found is None else f"{how(found['value'])} ({interval(found, how)})"
+    if row["kept"] is None:
+        return NOTHING
+    if name == "kept":
+        return f"{row['kept']:.1%} by {row['signal']}"
+    if row["mean"] is None:
+        return NOTHING
+    return score(row["mean"]) if name == "score mean" else ", ".join(map(score, row["quartiles"]))
+
+
 def headline(data: Row) -> list[str]:
     """The answers to the three questions of a run, from the paired differences only."""
-    last, pairs = data["recipe"]["iterations"], count(data["evaluation"]["pairs"])
+    last, pairs = data["iterations"]["published"], count(data["evaluation"]["pairs"])
     answer = data["evaluation"]["response_nll"]["both tags"]
     steps = {row["stage"]: row["steps"] for row in data["training"]}
     compared = f"({steps[f'iteration-{last}/finetune']} training steps against {steps['iteration-0/finetune']})"

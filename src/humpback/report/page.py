@@ -62,20 +62,19 @@ def _view(data: Row) -> dict[str, Any]:
 
 def _summary(data: Row) -> str:
     stages = {stage["name"]: stage for stage in data["stages"]}
-    last = data["recipe"]["iterations"]
+    last, ran = data["iterations"]["published"], data["iterations"]["ran"]
     curated = stages[f"iteration-{last}/curate"]
-    signal = data["curation"][-1]["decision"]["signal"] if data["curation"] else None
+    signal = data["curation"][last - 1]["decision"]["signal"]
     text = (
         f"From {figures.count(stages['iteration-0/mix']['read'])} human-written seed pairs and "
         f"{figures.count(stages['dedup']['kept'])} segments of text, this run wrote "
-        f"{figures.count(stages['augment']['kept'])} candidate pairs with a backward model, curated them in {last} "
-        f"iteration{'s' if last != 1 else ''} and fine-tuned every model from {data['recipe']['model']['base']}. "
+        f"{figures.count(stages['augment']['kept'])} candidate pairs with a backward model, curated them in {ran} "
+        f"iteration{'s' if ran != 1 else ''} and fine-tuned every model from {data['recipe']['model']['base']}. "
     )
-    if signal:
-        text += (
-            f"The last iteration kept {figures.count(curated['kept'])} of {figures.count(curated['read'])} candidates "
-            f"by {signal}. "
-        )
+    which = "The last iteration" if last == ran else f"Iteration {last}, whose pairs are the dataset,"
+    text += (
+        f"{which} kept {figures.count(curated['kept'])} of {figures.count(curated['read'])} candidates by {signal}. "
+    )
     working = sum(stage["seconds"] for stage in data["stages"])
     return text + (
         f"Everything was measured on {figures.count(data['evaluation']['pairs'])} held-out seed pairs that no model "

@@ -5,13 +5,14 @@ Every function returns Markup; text from outside is escaped here.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-__all__ = ["Scale", "axis", "dot_interval", "funnel_bar", "histogram", "scale_of"]
+__all__ = ["Scale", "axis", "curve", "dot_interval", "funnel_bar", "histogram", "scale_of"]
 
 WIDTH, HEIGHT, PAD = 190, 18, 17
 
@@ -96,6 +97,41 @@ def funnel_bar(row: Mapping[str, Any], largest: int) -> Markup:
     return Markup(
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
     ).format(label, Markup("").join(marks))
+
+
+def curve(rows: Sequence[Mapping[str, Any]], name: str, label: str) -> Markup:
+    """A line over the models with an interval at each; a model without a value has no point."""
+    width, height, left, foot = 240, 110, 44, 18
+    points = [(index, row[name], row["model"]) for index, row in enumerate(rows) if row[name] is not None]
+    scale = scale_of(value for _, value, _ in points)
+    top, bottom = 10, height - foot - 6
+
+    def y(value: float) -> float:
+        return bottom - (value - scale.low) / (scale.high - scale.low) * (bottom - top)
+
+    def x(index: int) -> float:
+        return left + 14 + index * (width - left - 28) / max(len(rows) - 1, 1)
+
+    marks = []
+    for tick in scale.ticks:
+        marks.append(
+            _tag('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>', left, width, y(tick), y(tick))
+        )
+        marks.append(
+            _tag('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{:.3g}</text>', left - 4, y(tick) + 3, tick)
+        )
+    for (i, value, _), (j, following, _) in itertools.pairwise(points):
+        ends = (x(i), y(value["value"]), x(j), y(following["value"]))
+        marks.append(_tag('<line class="base" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>', *ends))
+    for index, value, model in points:
+        if value["low"] is not None:
+            line = '<line class="whisker sure" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>'
+            marks.append(_tag(line, x(index), y(value["low"]), y(value["high"])))
+        marks.append(_tag('<circle class="dot sure" cx="{:.1f}" cy="{:.1f}" r="4"/>', x(index), y(value["value"])))
+        marks.append(
+            _tag('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>', x(index), height - 4, model)
+        )
+    return _svg("curve", width, height, label, marks)
 
 
 def histogram(data: Mapping[str, Any], label: str, cut: float | None = None) -> Markup:

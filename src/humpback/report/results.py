@@ -25,6 +25,7 @@ def render_results(run: Path) -> str:
         ["### Funnel", "", "read = kept + rejected + failed", "", *_funnel(data["funnel"])],
         ["### Audit", "", _AUDIT, "", *_audit(data["audits"])],
         ["### Curation", "", *_curation(data["curation"])],
+        ["### Iteration by iteration", "", *_decay(data)],
         ["### Instructions: NLL before and after backward training", "", *_nll(data["evaluation"]["instruction_nll"])],
         *(
             [f"### Responses: NLL, prompted with {label}", "", *_nll(table)]
@@ -54,7 +55,7 @@ _AUDIT = "AUC on held-out pairs: the chance that the signal ranks a true pair ab
 def _intro(data: Row) -> str:
     base, pairs = data["recipe"]["model"]["base"], figures.count(data["evaluation"]["pairs"])
     confidence = f"{100 * data['recipe']['evaluate']['confidence']:g}"
-    text = f"Base model `{base}`, humpback {data['version']}, iterations: {data['recipe']['iterations']}; measured on "
+    text = f"Base model `{base}`, humpback {data['version']}, iterations: {data['iterations']['ran']}; measured on "
     text += (
         f"{pairs} held-out seed pairs, with {confidence} % bootstrap intervals. NLL: nats per token, lower is better."
     )
@@ -118,6 +119,13 @@ def _calibration(model: str, calibration: Row) -> Iterable[str]:
     yield ""
     unseen = ", ".join(f"{kind} {_estimate(row, figures.auc)}" for kind, row in calibration["unseen"].items())
     yield f"AUC on a corruption that nothing was learnt from: {unseen}."
+
+
+def _decay(data: Row) -> Iterable[str]:
+    rows = [[figures.decay_cell(row, name) for name in figures.DECAY] for row in data["decay"]]
+    yield from _table([f"{name}{'' if name == 'model' else '>'}" for name in figures.DECAY], rows)
+    yield ""
+    yield f"{data['iterations']['told']}."
 
 
 def _curation(curation: Sequence[Row]) -> Iterable[str]:

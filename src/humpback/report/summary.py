@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from humpback.engines.base import EngineTotals
 from humpback.errors import InputError, StorageError
-from humpback.recipe import load_recipe
+from humpback.evaluation.gate import tell_rates
+from humpback.recipe import Recipe, load_recipe
 from humpback.report import figures
 from humpback.report.build import engine_row, stage_row
 from humpback.runner import read_sittings
-from humpback.stages.table import stage_names
+from humpback.stages.table import find_course, stage_names
 from humpback.store.rundir import Counts, RunDir
 from humpback.store.shards import read_metadata
 
@@ -37,8 +38,11 @@ def print_summary(run: Path) -> None:
     data = figures.load_report(run)
     console = _console()
     _print_funnel(console, data["funnel"])
+    if data["gate"]:
+        _say(console, f"Gate of the backward model, {data['gate']['judged']} segments: {tell_rates(data['gate'])}")
     _print_audit(console, data["audits"])
     _print_nll(console, data["evaluation"])
+    _say(console, f"Iterations: {data['iterations']['told']}")
     _say(console, "Did it work?")
     for line in [*figures.headline(data), *data["verdict"]]:
         _say(console, f"  {line}")
@@ -83,6 +87,11 @@ def print_status(run: Path, *, as_json: bool) -> None:
             _say(console, f"{stage['name']}: {figures.replies(stage['replies'])}")
         if "refusal" in stage:
             _say(console, f"{stage['name']} was refused: {stage['refusal']}")
+        if "gate" in stage:
+            _say(console, f"{stage['name']}: {tell_rates(stage['gate'])}")
+    for stage in stages:
+        if stage["name"].endswith("/stop") and stage["state"] != "done":
+            _say(console, f"iterations: auto; {stage['name']} will say whether there is one more")
     done = sum(stage["state"] == "done" for stage in stages)
     _say(console, f"{done} of {len(stages)} stages are done" + ("; the run is complete" if done == len(stages) else ""))
 
@@ -125,13 +134,18 @@ def stage_states(run: Path) -> list[dict[str, Any]]:
             )
         return []
     run_dir = RunDir(run)
-    return [_stage_state(run_dir, name, iteration) for name, iteration in stage_names(load_recipe(recipe))]
+    return [_stage_state(run_dir, name, iteration) for name, iteration in _names(load_recipe(recipe), run_dir)]
+
+
+def _names(recipe: Recipe, run_dir: RunDir) -> list[tuple[str, int | None]]:
+    return stage_names(recipe, find_course(recipe, run_dir).iterations)
 
 
 def _stage_state(run_dir: RunDir, name: str, iteration: int | None) -> dict[str, Any]:
     manifest = run_dir.manifest(name)
     if manifest is not None:
-        return stage_row(manifest)
+        gate = {"gate": dict(manifest.result)} if name == "backward/gate" else {}
+        return {**stage_row(manifest), **gate}
     row: dict[str, Any] = {"name": name, "iteration": iteration, "state": run_dir.state(name)}
     row |= dict.fromkeys(("read", "kept", "seconds", "rows_per_second", "engine", "tokens_per_second"))
     row |= {"rejected": {}, "failed": {}, "replies": {}}
@@ -239,7 +253,7 @@ def _print_nll(console: Console, evaluation: Row) -> None:
 
 def _print_examples(console: Console, data: Row) -> None:
     examples = pick_examples(data["best"], EXAMPLES)
-    signal = data["curation"][-1]["decision"]["signal"] if data["curation"] else ""
+    signal = data["curation"][data["iterations"]["published"] - 1]["decision"]["signal"]
     _say(console, "")
     _say(console, f"{len(examples)} curated pairs")
     for row in examples:

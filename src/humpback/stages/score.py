@@ -15,7 +15,7 @@ def score(
     candidates: Sequence[Candidate], signals: Sequence[str], raters: Raters, *, iteration: int
 ) -> Iterator[Scored | Rejected]:
     """Yield every candidate with its scores; one that no signal could score because of errors is failed, not rejected."""
-    pairs = [InstructionResponse(c.instruction, c.response) for c in candidates]
+    pairs = [InstructionResponse(c.instruction, c.response, c.header_path, c.source_uri) for c in candidates]
     for candidate, row in zip(candidates, compute_signals(pairs, signals, raters), strict=True):
         errors = [missing.reason for missing in row.missing.values() if missing.failed]
         if errors and len(errors) == sum(not _unfitted(name, raters) for name in signals):

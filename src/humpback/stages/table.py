@@ -1,24 +1,68 @@
-"""The stage table: every stage of a recipe, in the order it runs."""
+"""The stage table: every stage of a recipe, in the order it runs, and how many iterations a run has."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from humpback.recipe import Recipe
+from humpback.store.rundir import RunDir
 
-__all__ = ["stage_names"]
-
-
-def stage_names(recipe: Recipe) -> list[tuple[str, int | None]]:
-    """Return every stage of a recipe in the order it runs, with its iteration."""
-    return list(_stage_names(recipe.iterations, recipe.evaluate.control))
+__all__ = ["Course", "find_course", "known_names", "stage_names"]
 
 
-def _stage_names(iterations: int, control: bool) -> Iterator[tuple[str, int | None]]:
-    yield from ((name, None) for name in ("seed", "ingest", "dedup", "backward/mix", "backward/finetune", "augment"))
-    for t in range(iterations + 1):
-        for name in ("mix", "finetune", "audit") if t == 0 else ("score", "curate", "mix", "finetune", "audit"):
+class Course(NamedTuple):
+    """How many iterations a run has, and which model it keeps."""
+
+    iterations: int
+    """T; with `iterations: auto` as far as it is known, the iteration at work included."""
+    best: int
+    """M_best is the model that is kept."""
+    settled: bool
+    """Whether T is final."""
+    why: str
+
+    @property
+    def published(self) -> int:
+        """The iteration whose curated pairs are the dataset: the best model's; the first when that is M_0, which has none."""
+        return max(self.best, 1)
+
+
+def find_course(recipe: Recipe, run_dir: RunDir) -> Course:
+    """Return the course of a run: the recipe's T, or what its stop stages have found so far."""
+    if recipe.iterations != "auto":
+        return Course(recipe.iterations, recipe.iterations, True, "set in the recipe")
+    for t in range(1, recipe.max_iterations + 1):
+        manifest = run_dir.manifest(f"iteration-{t}/stop")
+        if manifest is None:
+            return Course(t, t - 1, False, f"iteration {t} is not judged yet")
+        if not manifest.result["improved"]:
+            return Course(t, t - 1, True, str(manifest.result["why"]))
+    t = recipe.max_iterations
+    return Course(t, t, True, f"M_{t} is still better than M_{t - 1}; max_iterations={t} ends it")
+
+
+def known_names(recipe: Recipe, run_dir: RunDir) -> list[str]:
+    """Return every stage of a run, in the order it runs, as far as its iterations are known."""
+    return [name for name, _ in stage_names(recipe, find_course(recipe, run_dir).iterations)]
+
+
+def stage_names(recipe: Recipe, iterations: int | None = None) -> list[tuple[str, int | None]]:
+    """Return every stage with its iteration; without a number, of the most iterations that the recipe can have."""
+    most = recipe.max_iterations if recipe.iterations == "auto" else recipe.iterations
+    return list(_stage_names(recipe, most if iterations is None else iterations))
+
+
+def _stage_names(recipe: Recipe, iterations: int) -> Iterator[tuple[str, int | None]]:
+    yield from ((name, None) for name in ("seed", "ingest", "dedup", "backward/mix", "backward/finetune"))
+    if recipe.gate.segments:
+        yield "backward/gate", None
+    yield "augment", None
+    yield from ((f"iteration-0/{name}", 0) for name in ("mix", "finetune", "audit"))
+    stop = ("stop",) if recipe.iterations == "auto" else ()
+    for t in range(1, iterations + 1):
+        for name in ("score", "curate", "mix", "finetune", "audit", *stop):
             yield f"iteration-{t}/{name}", t
-    if control:
+    if recipe.evaluate.control:
         yield from ((f"control/{name}", None) for name in ("draw", "mix", "finetune"))
     yield from ((name, None) for name in ("evaluate", "dataset", "report"))

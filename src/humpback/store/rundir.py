@@ -224,6 +224,8 @@ class RunDir:
             os.replace(folder, aside)
             sync_folder(folder.parent)
             shutil.rmtree(aside)
+            if folder.parent != self.path and not any(folder.parent.iterdir()):
+                folder.parent.rmdir()  # an iteration without a stage is none
 
     def _sweep(self) -> None:
         """Delete what a killed `discard` left."""

@@ -1,0 +1,88 @@
+"""How far people agree with each other and with a score: kappa, shares and AUC, weighted by the candidates a label speaks for.
+
+Intervals of shares are Clopper-Pearson's at Kish's effective sample size: unlike a bootstrap's they do not shrink to nothing when
+every label says the same, and they err on the wide side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from humpback.evaluation.stats import MIN_PAIRS, Interval
+
+__all__ = ["cohen_kappa", "weighted_auc", "weighted_share"]
+
+Floats = npt.NDArray[np.float64]
+
+
+def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable], *, ordinal: bool = False) -> float | None:
+    """Return Cohen's kappa (1960), with quadratic weights when `ordinal` (labels are then numbers).
+
+    None when chance alone would agree always: two labellers who say one and the same thing of every pair.
+    """
+    labels = sorted({*first, *second}, key=lambda label: (str(type(label)), label))
+    place = {label: index for index, label in enumerate(labels)}
+    table = np.zeros((len(labels), len(labels)))
+    for one, other in zip(first, second, strict=True):
+        table[place[one], place[other]] += 1
+    values = np.asarray(labels if ordinal else range(len(labels)), dtype=np.float64)
+    apart = (values[:, None] - values) ** 2 if ordinal else (values[:, None] != values).astype(np.float64)
+    total = table.sum()
+    by_chance = np.outer(table.sum(axis=1), table.sum(axis=0)) / total if total else table
+    expected = float((apart * by_chance).sum())
+    return None if expected == 0 else 1 - float((apart * table).sum()) / expected
+
+
+def weighted_share(hits: Sequence[bool], weights: Sequence[float], *, confidence: float) -> Interval:
+    """Return the weighted share of hits with its interval."""
+    from scipy.stats import beta
+
+    weight, hit = np.asarray(weights, dtype=np.float64), np.asarray(hits, dtype=np.float64)
+    share = float((weight * hit).sum() / weight.sum())
+    n = float(weight.sum() ** 2 / (weight**2).sum())
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, share * n, n - share * n + 1)) if share > 0 else 0.0
+    high = float(beta.ppf(1 - tail, share * n + 1, n - share * n)) if share < 1 else 1.0
+    return Interval(value=share, low=low, high=high, n=len(hits))
+
+
+def weighted_auc(
+    scores: Sequence[float],
+    good: Sequence[bool],
+    weights: Sequence[float],
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> Interval | None:
+    """Return the chance that a good pair scores above a bad one, ties half; None without a pair of each.
+
+    Good and bad pairs are resampled apart, so that no resample lacks either.
+    """
+    score, weight, is_good = np.asarray(scores, float), np.asarray(weights, float), np.asarray(good, bool)
+    sides = [(score[side], weight[side]) for side in (is_good, ~is_good)]
+    if any(not len(values) for values, _ in sides):
+        return None
+    value, n = _auc(*sides[0], *sides[1]), len(score)
+    if min(len(values) for values, _ in sides) < MIN_PAIRS:
+        return Interval(value=value, low=None, high=None, n=n)
+    dice = np.random.default_rng(seed)
+    drawn = np.empty(resamples)
+    for index in range(resamples):
+        picks = [dice.integers(len(values), size=len(values)) for values, _ in sides]
+        (one, other), (pick_one, pick_other) = sides, picks
+        drawn[index] = _auc(one[0][pick_one], one[1][pick_one], other[0][pick_other], other[1][pick_other])
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(value=value, low=float(low), high=float(high), n=n)
+
+
+def _auc(good: Floats, good_weight: Floats, bad: Floats, bad_weight: Floats) -> float:
+    order = np.argsort(bad)
+    heaped = np.concatenate([[0.0], np.cumsum(bad_weight[order])])
+    below = heaped[np.searchsorted(bad[order], good, side="left")]
+    up_to = heaped[np.searchsorted(bad[order], good, side="right")]
+    return float((good_weight * (below + up_to) / 2).sum() / (good_weight.sum() * heaped[-1]))
