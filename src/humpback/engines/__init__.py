@@ -20,6 +20,10 @@ __all__ = ["EngineSpec", "find_model", "find_served", "open_engine", "probe_serv
 SERVER_ROUNDS = 16
 """Rows of one call to a server, as a multiple of the requests in flight: at a call's end some places are empty."""
 
+HF_ROUNDS = 8
+"""Token budget of one call to the hf engine, as a multiple of a pass's: of more rows it finds more that they share."""
+HF_ROWS = 128
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
@@ -55,6 +59,7 @@ def open_engine(spec: EngineSpec, on_answers: Callable[[Heard], None] | None = N
         with _needs("hf"):
             from humpback.engines.hf import HFEngine
         inner = HFEngine(spec.model, device=spec.device, batch_tokens=spec.batch_tokens, threads=spec.threads)
+        batch_tokens, batch_rows = HF_ROUNDS * spec.batch_tokens, HF_ROWS  # as above
     return CachedEngine(
         inner, AnswerCache(spec.cache), batch_tokens=batch_tokens, batch_rows=batch_rows, on_answers=on_answers
     )
