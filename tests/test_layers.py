@@ -33,6 +33,13 @@ LAYERS = {
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "httpx", "vllm")
 HEAVY_FILES = (
     *("engines/hf.py", "engines/hf_tokenizer.py", "engines/drawing.py", "engines/models.py", "engines/vllm_child.py"),
+    *(
+        "engines/hf_base.py",
+        "engines/hf_model.py",
+        "engines/hf_generate.py",
+        "engines/hf_prefixes.py",
+        "engines/attending.py",
+    ),
     *("training/sft.py", "training/rows.py", "training/checkpoints.py", "doctor.py"),
     "engines/__init__.py",  # only to say which extra is missing
     "corpus/datasets.py",

@@ -431,3 +431,50 @@ def test_drawn_tokens_and_their_logprob_come_back(tmp_path: Path) -> None:
     silent = Completion(text="", tokens=1, finish="stop")
     for one in (told, silent):
         assert COMPLETIONS.unpack(COMPLETIONS.pack(one)) == one
+
+
+# -- what a completion tells of its likelihood -------------------------------------------------------------------------
+
+
+class Telling(Recording):
+    """Ends its completions as told, and tells their tokens and log-probability."""
+
+    ended = True
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        end = tuple(self.tokenizer.end_of_turn) if self.ended else ()
+        return [
+            dataclasses.replace(
+                answer,
+                token_ids=(*self.tokenizer.encode(answer.text), *end),
+                logprob=-1.5,
+                finish="stop" if self.ended else "length",
+            )
+            for answer in super().generate(prompts, sampling)
+        ]
+
+
+def test_a_completion_that_ended_by_itself_answers_its_own_likelihood(tmp_path: Path) -> None:
+    inner = Telling(MODEL)
+    engine = CachedEngine(inner, AnswerCache(tmp_path / "answers.sqlite"), batch_tokens=1000)
+    prompt = _prompt("about bread")
+    (drawn,) = engine.generate([prompt], SAMPLING)
+    asked = Continuation(text=drawn.text, token_ids=drawn.token_ids)
+    other = Continuation(text=drawn.text, token_ids=drawn.token_ids[1:])
+    before = inner.asked
+    likely, unlikely = engine.loglikelihood([prompt, prompt], [asked, other])
+    assert likely == Loglikelihood(logprob=-1.5, tokens=len(drawn.token_ids))
+    assert unlikely != likely
+    assert inner.asked == before + 1
+    engine.close()
+
+
+def test_a_completion_cut_by_its_length_answers_nothing_else(tmp_path: Path) -> None:
+    inner = Telling(MODEL)
+    inner.ended = False
+    engine = CachedEngine(inner, AnswerCache(tmp_path / "answers.sqlite"), batch_tokens=1000)
+    prompt = _prompt("about bread")
+    (drawn,) = engine.generate([prompt], SAMPLING)
+    engine.loglikelihood([prompt], [Continuation(text=drawn.text, token_ids=drawn.token_ids)])
+    assert inner.asked == 2
+    engine.close()

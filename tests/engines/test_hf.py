@@ -9,13 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from contract import EngineContract, PlainModel, assert_engines_agree
+from conftest import AdapterFolders, MakeByteModel
+from contract import AdapterCase, EngineContract, PlainModel, assert_engines_agree
 
+from humpback.engines import hf_base
+from humpback.engines.answers import AnswerCache
 from humpback.engines.base import Completion, Loglikelihood, ModelRef, Sampling
+from humpback.engines.cache import CachedEngine
 from humpback.engines.drawing import _draw_tokens
 from humpback.engines.hf import HFEngine
+from humpback.engines.hf_model import Reading
 from humpback.engines.hf_tokenizer import HFTokenizer
-from humpback.engines.models import hash_model
+from humpback.engines.models import hash_model, resolve_adapter
+from humpback.engines.packs import Pack
 from humpback.errors import InputError
 from humpback.prompts import Choice, Continuation, Prompt, Prompts
 
@@ -45,6 +51,16 @@ def plain(tiny_model: ModelRef) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(tiny_model.path, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def padding(tiny_model: ModelRef) -> HFEngine:
+    """An engine that takes the model for one that cannot be run on packs."""
+    engine = HFEngine(ModelRef(path=tiny_model.path, content_hash="not shared with others"), device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf_base, "_can_pack", lambda net: False)
+        assert not engine._network.packs
+    return engine
 
 
 @pytest.fixture
@@ -90,6 +106,17 @@ class TestContract(EngineContract):
     def reference(cls, contract_model: ModelRef) -> PlainModel:
         return PlainModel(contract_model.path)
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def adapter_engines(
+        cls, contract_model: ModelRef, contract_adapters: Sequence[AdapterFolders]
+    ) -> Sequence[AdapterCase]:
+        adapted = [
+            AdapterCase(HFEngine(resolve_adapter(contract_model, one.adapter), device="cpu"), PlainModel(one.merged))
+            for one in contract_adapters
+        ]
+        return [AdapterCase(HFEngine(contract_model, device="cpu"), PlainModel(contract_model.path)), *adapted]
+
 
 @pytest.mark.slow
 class TestContractOnALargeVocabulary(EngineContract):
@@ -117,12 +144,11 @@ def test_the_token_budget_changes_no_answer(contract_model: ModelRef) -> None:
 # -- choices -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_shared_prefix_does_not_change_choices(engine: HFEngine, prompts: Prompts, tiny_model: ModelRef) -> None:
+def test_a_shared_prefix_does_not_change_choices(engine: HFEngine, prompts: Prompts, padding: HFEngine) -> None:
     asked = [prompts.rate(text, "short" if i % 2 else "a longer text " * 20) for i, text in enumerate(TEXTS)]
-    unshared = HFEngine(tiny_model, device="cpu")
-    assert unshared._net is not None
-    unshared._can_share = False
+    unshared = padding
     engine._prefixes.clear()
+    unshared.totals.tokens_in = 0
     before = engine.totals.tokens_in
     with_prefix = engine.choice_logprobs(asked, prompts.rating_choices)
     computed = engine.totals.tokens_in - before
@@ -167,9 +193,9 @@ def test_a_model_that_forgets_its_prefix_does_not_share_it(make_byte_model: Call
     engine = HFEngine(make_byte_model(layers=2, sliding_window=8), device="cpu")
     asked, choices = ask_all(engine), [Choice(text=t, token_id=engine.tokenizer.encode(t)[0]) for t in "12345"]
     together = engine.choice_logprobs(asked, choices)
-    assert engine._prefixes == {}
+    assert len(engine._prefixes) == 0
     for prompt, answer in zip(asked, together, strict=True):
-        expected = plain_logprobs(engine._net, prompt.token_ids)[-1, [c.token_id for c in choices]]
+        expected = plain_logprobs(engine._network.net, prompt.token_ids)[-1, [c.token_id for c in choices]]
         assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
@@ -183,21 +209,26 @@ def test_an_empty_continuation_is_certain_and_costs_nothing(engine: HFEngine) ->
     assert engine.totals.tokens_in == before
 
 
-def test_the_logits_of_a_batch_are_bounded(tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = HFEngine(tiny_model, device="cpu", batch_tokens=100_000)
-    largest = 0
-
-    def forward(rows: Sequence[Sequence[int]], *, keep: int, **more: Any) -> tuple[torch.Tensor, None]:
-        nonlocal largest
-        largest = max(largest, len(rows) * keep)
-        return torch.zeros(len(rows), keep, 49152), None
-
+@pytest.mark.parametrize("how", ["packed", "padded"])
+def test_the_logits_of_a_batch_are_bounded(
+    how: str, engine: HFEngine, padding: HFEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("humpback.engines.hf.LOGITS_BYTES", {"cpu": 30e6})
-    monkeypatch.setattr(engine, "_forward", forward)
-    targets = continue_with(engine, ["word " * 30] * 12)
-    answers = engine.loglikelihood([ask(engine, "x")] * 12, targets)
+    asked = engine if how == "packed" else padding
+    monkeypatch.setattr(asked, "_batch_tokens", 100_000)
+    largest = 0
+    read_pack, read_padded = asked._network.read_pack, asked._network.read_padded
+
+    def watch(reading: Reading) -> Reading:
+        nonlocal largest
+        largest = max(largest, len(reading.logits_N_V))
+        return reading
+
+    monkeypatch.setattr(asked._network, "read_pack", lambda *given, **more: watch(read_pack(*given, **more)))
+    monkeypatch.setattr(asked._network, "read_padded", lambda *given, **more: watch(read_padded(*given, **more)))
+    targets = continue_with(engine, [f"{i} " + "word " * 30 for i in range(12)])
+    asked.loglikelihood([ask(engine, "x")] * 12, targets)
     assert 90 <= largest <= 30e6 / 49152 / 4
-    assert answers[0].logprob == pytest.approx(-math.log(49152) * answers[0].tokens, rel=1e-5)
 
 
 # -- generation --------------------------------------------------------------------------------------------------------
@@ -230,7 +261,9 @@ def test_a_published_sampling_setting_does_not_leak_in(tiny_model: ModelRef, tmp
 def test_the_end_of_turn_ends_a_completion_and_is_not_in_its_text(bytes_engine: HFEngine) -> None:
     (end,) = bytes_engine.tokenizer.end_of_turn
     with torch.no_grad():
-        bytes_engine._net.get_output_embeddings().weight[:] = 0.0  # every token is as likely: about 1 in 260 ends
+        bytes_engine._network.net.get_output_embeddings().weight[:] = (
+            0.0  # every token is as likely: about 1 in 260 ends
+        )
     asked = [ask(bytes_engine, "go", seed) for seed in range(60)]
     answers = bytes_engine.generate(asked, Sampling(temperature=1, top_p=1, max_tokens=60))
     stopped = [answer for answer in answers if answer.finish == "stop"]
@@ -238,7 +271,7 @@ def test_the_end_of_turn_ends_a_completion_and_is_not_in_its_text(bytes_engine: 
     assert all(answer.tokens == 60 for answer in answers if answer.finish == "length")
     assert not any("<|im_end|>" in answer.text for answer in answers)
     assert bytes_engine.totals.tokens_out == sum(answer.tokens for answer in answers)
-    assert end in bytes_engine._ends
+    assert bytes_engine.tokenizer.eos_token_id == end
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 1.0])
@@ -247,7 +280,7 @@ def test_a_draw_is_the_inverse_cdf_of_the_nucleus(top_p: float, scale: float) ->
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(40, 5000, generator=generator) * scale
     uniforms = torch.rand(40, generator=generator, dtype=torch.float64)
-    drawn = _draw_tokens(logits.clone(), top_p, uniforms)
+    drawn = _draw_tokens(logits.softmax(-1), top_p, uniforms)
     probs = logits.double().softmax(-1)
     for row in range(40):
         ordered, ids = probs[row].sort(descending=True, stable=True)
@@ -260,11 +293,11 @@ def test_a_draw_is_the_inverse_cdf_of_the_nucleus(top_p: float, scale: float) ->
 
 
 def test_draws_follow_the_models_distribution() -> None:
-    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log().expand(20_000, 4)
+    probs = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).expand(20_000, 4)
     uniforms = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    shares = _draw_tokens(logits, 1.0, uniforms).bincount(minlength=4) / 20_000
+    shares = _draw_tokens(probs, 1.0, uniforms).bincount(minlength=4) / 20_000
     assert shares.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=0.01)
-    nucleus = _draw_tokens(logits, 0.7, uniforms).bincount(minlength=4) / 20_000
+    nucleus = _draw_tokens(probs, 0.7, uniforms).bincount(minlength=4) / 20_000
     assert nucleus.tolist() == pytest.approx([0, 0, 3 / 7, 4 / 7], abs=0.01)
 
 
@@ -284,7 +317,7 @@ def test_a_prompt_that_leaves_no_room_for_its_answer_is_an_error(engine: HFEngin
 def test_logits_that_are_not_finite_are_an_error_of_their_row(bytes_engine: HFEngine) -> None:
     (bad_id,) = bytes_engine.tokenizer.encode("Z")
     with torch.no_grad():
-        bytes_engine._net.get_input_embeddings().weight[bad_id] = math.nan
+        bytes_engine._network.net.get_input_embeddings().weight[bad_id] = math.nan
     asked = [ask(bytes_engine, "fine"), ask(bytes_engine, "not fine: Z"), ask(bytes_engine, "good")]
     choices = [Choice(text=t, token_id=bytes_engine.tokenizer.encode(t)[0]) for t in "12"]
     targets = continue_with(bytes_engine, ["abc"] * 3)
@@ -297,19 +330,31 @@ def test_logits_that_are_not_finite_are_an_error_of_their_row(bytes_engine: HFEn
         assert [answer.error for answer in answers] == [None, "the model's logits are not finite", None]
 
 
-def test_a_batch_too_large_for_memory_is_halved(engine: HFEngine, prompts: Prompts, tiny_model: ModelRef) -> None:
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+    ),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["cuda", "cpu", "python"])
+def test_a_batch_too_large_for_memory_is_halved(
+    engine: HFEngine, prompts: Prompts, tiny_model: ModelRef, error: Exception
+) -> None:
     asked = [ask(engine, f"{text} {i}") for i, text in enumerate(TEXTS * 3)]
     small = HFEngine(tiny_model, device="cpu")
-    forward = small._forward
+    read = small._network.read_pack
     tried = []
 
-    def cramped(rows: Sequence[Sequence[int]], **more: Any) -> torch.Tensor:
-        tried.append(len(rows))
-        if len(rows) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(rows, **more)
+    def cramped(pack: Pack, *given: Any, **more: Any) -> Reading:
+        tried.append(len(pack.ways))
+        if len(pack.ways) > 2:
+            raise error
+        return read(pack, *given, **more)
 
-    small._forward = cramped  # type: ignore[method-assign]
+    small._network.read_pack = cramped  # type: ignore[method-assign]
     answers = small.choice_logprobs(asked, prompts.rating_choices)
     assert max(tried) > 2
     for one, other in zip(answers, engine.choice_logprobs(asked, prompts.rating_choices), strict=True):
@@ -321,10 +366,10 @@ def test_a_row_that_does_not_fit_in_memory_alone_is_an_error(
 ) -> None:
     engine = HFEngine(tiny_model, device="cpu")
 
-    def cramped(rows: Sequence[Sequence[int]], **more: Any) -> torch.Tensor:
+    def cramped(*given: Any, **more: Any) -> Reading:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(engine, "_forward", cramped)
+    monkeypatch.setattr(engine._network, "read_pack", cramped)
     answers = engine.choice_logprobs(ask_all(engine), prompts.rating_choices)
     assert [answer.error for answer in answers] == ["the row does not fit in the device's memory"] * 4
 
@@ -507,3 +552,192 @@ def test_hidden_states_are_those_of_a_plain_forward_and_share_the_pass(
     assert both <= sum(len(p.token_ids) for p in asked)
     states_only = engine.choice_logprobs(asked, (), layers=(1,))
     assert [a.logprobs for a in states_only] == [()] * len(asked)
+
+
+# -- what is shared ----------------------------------------------------------------------------------------------------
+
+
+def expect_likelihoods(engine: HFEngine, plain: Any, asked: Sequence[Prompt], targets: Sequence[Continuation]) -> int:
+    """Check likelihoods against plain forward passes and return the tokens they took."""
+    before = engine.totals.tokens_in
+    for prompt, target, answer in zip(asked, targets, engine.loglikelihood(asked, targets), strict=True):
+        logprobs = plain_logprobs(plain, (*prompt.token_ids, *target.token_ids))[len(prompt.token_ids) - 1 : -1]
+        expected = logprobs.gather(-1, torch.tensor(target.token_ids)[:, None]).sum()
+        assert answer.logprob == pytest.approx(float(expected), rel=1e-5, abs=1e-4)
+    return engine.totals.tokens_in - before
+
+
+@pytest.fixture
+def fresh(tiny_model: ModelRef) -> HFEngine:
+    """An engine that knows no prefix yet, on the weights of the others."""
+    return HFEngine(tiny_model, device="cpu", batch_tokens=256)
+
+
+def test_instructions_of_one_document_compute_it_once(fresh: HFEngine, prompts: Prompts, plain: Any) -> None:
+    documents = [f"Document {n}: " + f"all about {n}, " * 20 for n in range(3)]
+    asked = [prompts.backward(document) for document in documents for _ in range(4)]
+    targets = [prompts.target(f"What of {n}?") for n in range(12)]
+    computed = expect_likelihoods(fresh, plain, asked, targets)
+    once = sum(len(prompt.token_ids) for prompt in asked[::4]) + sum(len(t.token_ids) for t in targets)
+    assert computed <= once
+
+
+def test_many_continuations_of_one_prompt_compute_it_once(fresh: HFEngine, prompts: Prompts, plain: Any) -> None:
+    alone = prompts.backward("")
+    targets = [prompts.target(f"Instruction number {n} " + "of several " * (n % 5)) for n in range(80)]
+    computed = expect_likelihoods(fresh, plain, [alone] * len(targets), targets)
+    packs = math.ceil(sum(len(t.token_ids) for t in targets) / 200)
+    assert computed <= len(alone.token_ids) + sum(len(t.token_ids) for t in targets) + packs
+
+
+def test_a_response_and_its_beginning_share_tokens_in_likelihood_and_rating(
+    fresh: HFEngine, prompts: Prompts, plain: Any
+) -> None:
+    whole = "The whale sings for hours and hours in the deep sea. " * 6
+    responses = [whole, whole[:200], whole]
+    asked = [prompts.answer("Tell me of whales.", "")] * 3
+    computed = expect_likelihoods(fresh, plain, asked, [prompts.target(text) for text in responses])
+    assert computed < len(asked[0].token_ids) + len(prompts.target(whole).token_ids) + 16
+    rated = [prompts.rate("Tell me of whales.", text) for text in responses]
+    for prompt, answer in zip(rated, fresh.choice_logprobs(rated, prompts.rating_choices), strict=True):
+        expected = plain_logprobs(plain, prompt.token_ids)[-1, [c.token_id for c in prompts.rating_choices]]
+        assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_equal_rows_are_computed_once(fresh: HFEngine, prompts: Prompts, plain: Any) -> None:
+    prompt, target = prompts.answer("Say it.", ""), prompts.target("It is said.")
+    computed = expect_likelihoods(fresh, plain, [prompt] * 5, [target] * 5)
+    assert computed == len(prompt.token_ids) + len(target.token_ids) - 1
+
+
+def test_a_likelihood_after_a_kept_prefix_is_that_of_a_plain_forward(
+    fresh: HFEngine, prompts: Prompts, plain: Any
+) -> None:
+    for part in range(3):
+        documents = [f"Number {n}. " + "Some words. " * (n + part) for n in range(6)]
+        asked = [prompts.backward(document) for document in documents]
+        expect_likelihoods(fresh, plain, asked, [prompts.target(f"Tell of {n}.") for n in range(6)])
+    assert len(fresh._prefixes) > 0
+
+
+def test_a_model_that_cannot_be_packed_gives_the_same_answers(
+    engine: HFEngine, padding: HFEngine, prompts: Prompts, plain: Any
+) -> None:
+    asked, targets = ask_all(engine), continue_with(engine, ["Yes.", "A poem. " * 9, "no", "The Nile."])
+    expect_likelihoods(padding, plain, asked, targets)
+    assert padding.generate(asked, CREATIVE) == engine.generate(asked, CREATIVE)
+    with_states = padding.choice_logprobs(asked, prompts.rating_choices, layers=(0, 2))
+    for one, other in zip(
+        with_states, engine.choice_logprobs(asked, prompts.rating_choices, layers=(0, 2)), strict=True
+    ):
+        assert one.hidden == pytest.approx(other.hidden, abs=1e-4)
+    assert [a.logprobs for a in padding.choice_logprobs(asked, (), layers=(1,))] == [()] * len(asked)
+
+
+# -- completions -------------------------------------------------------------------------------------------------------
+
+
+def test_rows_take_turns_in_few_slots_and_draw_what_they_draw_alone(
+    make_byte_model: MakeByteModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("humpback.engines.hf.MAX_SLOTS", {"cpu": 3})
+    model = make_byte_model(layers=2)
+    few, alone = HFEngine(model, device="cpu", batch_tokens=64), HFEngine(model, device="cpu")
+    few._network.net.get_output_embeddings().weight.data *= 0.3  # some rows end soon
+    asked = [
+        ask(few, text * n, seed) for seed, (text, n) in enumerate((text, n) for n in (1, 2, 3) for text in TEXTS[:3])
+    ]
+    sampling = Sampling(temperature=1, top_p=0.95, max_tokens=60)
+    drawn = few.generate(asked, sampling)
+    assert drawn == [alone.generate([prompt], sampling)[0] for prompt in asked]
+    assert len({answer.tokens for answer in drawn}) > 2
+    assert few.totals.tokens_out == sum(answer.tokens for answer in drawn)  # no row was drawn again
+    for prompt, answer in zip(asked, drawn, strict=True):
+        target = Continuation(text=answer.text, token_ids=answer.token_ids)
+        (expected,) = alone.loglikelihood([prompt], [target])
+        assert answer.logprob == pytest.approx(expected.logprob, abs=1e-3)
+
+
+def test_a_completion_tells_its_tokens_and_their_likelihood(engine: HFEngine, plain: Any) -> None:
+    asked = ask_all(engine)
+    for sampling in (CREATIVE, GREEDY, Sampling(temperature=0.7, top_p=0.5, max_tokens=9)):
+        answers = engine.generate(asked, sampling)
+        for prompt, answer in zip(asked, answers, strict=True):
+            assert len(answer.token_ids) == answer.tokens
+            assert engine.tokenizer.decode_plain(answer.token_ids) == answer.text
+            logprobs = plain_logprobs(plain, (*prompt.token_ids, *answer.token_ids))[len(prompt.token_ids) - 1 : -1]
+            expected = logprobs.gather(-1, torch.tensor(answer.token_ids)[:, None]).sum()
+            assert answer.logprob == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_what_was_drawn_is_not_computed_again_for_its_likelihood(bytes_engine: HFEngine, tmp_path: Path) -> None:
+    with torch.no_grad():
+        bytes_engine._network.net.get_output_embeddings().weight[:] *= 0.1  # some rows end by themselves
+    engine = CachedEngine(bytes_engine, AnswerCache(tmp_path / "answers.sqlite"), batch_tokens=2048)
+    asked = [ask(bytes_engine, "go", seed) for seed in range(40)]
+    drawn = engine.generate(asked, Sampling(temperature=1, top_p=1, max_tokens=60))
+    ended = [(prompt, answer) for prompt, answer in zip(asked, drawn, strict=True) if answer.finish == "stop"]
+    assert ended
+    targets = [Continuation(text=answer.text, token_ids=answer.token_ids) for _, answer in ended]
+    before = bytes_engine.totals.tokens_in
+    known = engine.loglikelihood([prompt for prompt, _ in ended], targets)
+    assert bytes_engine.totals.tokens_in == before
+    for one, other in zip(known, bytes_engine.loglikelihood([p for p, _ in ended], targets), strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+        assert one.tokens == other.tokens
+    engine.close()
+
+
+def test_layers_that_are_not_there_are_refused(engine: HFEngine) -> None:
+    with pytest.raises(InputError, match=r"layers=\[3\] are outside 0 to 2"):
+        engine.choice_logprobs(ask_all(engine), (), layers=(1, 3))
+
+
+# -- adapters ----------------------------------------------------------------------------------------------------------
+
+
+def test_engines_on_one_base_load_it_once_and_leave_it_as_it_was(
+    contract_model: ModelRef, contract_adapters: Sequence[AdapterFolders], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    load = hf_base._load
+    monkeypatch.setattr(hf_base, "_load", lambda path, dtype: loaded.append(path) or load(path, dtype))
+    base = ModelRef(path=contract_model.path, content_hash=hash_model(Path(contract_model.path)))
+    refs = [base, *(resolve_adapter(base, one.adapter) for one in contract_adapters)]
+    engines = [HFEngine(ref, device="cpu") for ref in refs]
+    asked = ask_all(engines[0])
+    targets = continue_with(engines[0], ["yes", "no", "rivers", "five"])
+    first = engines[0].loglikelihood(asked, targets)
+    answers = [engine.loglikelihood(asked, targets) for engine in engines[1:]]
+    assert engines[0].loglikelihood(asked, targets) == first
+    assert first != answers[0] != answers[1]
+    engines[1].close()
+    assert engines[2].loglikelihood(asked, targets) == answers[1]
+    assert engines[1].loglikelihood(asked, targets) == answers[0]
+    assert len(loaded) <= 1  # none where another test's engine still holds it
+    assert len({id(engine._network.base) for engine in engines}) == 1
+
+
+def test_generation_uses_the_adapter(contract_model: ModelRef, contract_adapters: Sequence[AdapterFolders]) -> None:
+    adapted = HFEngine(resolve_adapter(contract_model, contract_adapters[0].adapter), device="cpu")
+    merged = HFEngine(ModelRef(path=str(contract_adapters[0].merged), content_hash="merged"), device="cpu")
+    asked = ask_all(adapted)
+    assert adapted.generate(asked, GREEDY) == merged.generate(asked, GREEDY)
+
+
+@pytest.mark.parametrize("how", ["packed", "padded"])
+def test_each_answer_is_told_once_as_it_comes(
+    how: str, tiny_model: ModelRef, padding: HFEngine, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = HFEngine(tiny_model, device="cpu", batch_tokens=64) if how == "packed" else padding
+    asked = [ask_all(engine)[0], EMPTY, *ask_all(engine)[1:]]
+    for call in (
+        lambda: engine.generate(asked, GREEDY),
+        lambda: engine.choice_logprobs(asked, prompts.rating_choices),
+        lambda: engine.loglikelihood(asked, continue_with(engine, ["yes"] * 5)),
+    ):
+        heard: list[tuple[int, Any]] = []
+        monkeypatch.setattr(engine, "on_answer", lambda place, answer, heard=heard: heard.append((place, answer)))
+        answers = call()
+        assert sorted(place for place, _ in heard) == [0, 2, 3, 4]
+        assert all(answers[place] == answer for place, answer in heard)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import AdapterFolders
 
 from humpback.engines import models
 from humpback.engines.base import ModelRef
-from humpback.engines.models import hash_model, resolve_model
+from humpback.engines.models import hash_model, resolve_adapter, resolve_model
 from humpback.errors import InputError
 
 
@@ -202,3 +205,54 @@ def test_a_model_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest
         resolve_model(str(folder), folder)
     with pytest.raises(InputError, match="File name too long"):
         resolve_model("a" * 300, folder)
+
+
+# -- adapters ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_adapters_identity_is_its_base_and_its_files_not_where_they_are(
+    contract_model: ModelRef, contract_adapters: Sequence[AdapterFolders], tmp_path: Path
+) -> None:
+    one, other = (resolve_adapter(contract_model, folders.adapter) for folders in contract_adapters)
+    assert len({contract_model.content_hash, one.content_hash, other.content_hash}) == 3
+    assert (one.path, one.adapter) == (contract_model.path, str(contract_adapters[0].adapter))
+    copy = Path(shutil.copytree(contract_adapters[0].adapter, tmp_path / "copy"))
+    config = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "elsewhere"}))
+    assert resolve_adapter(contract_model, copy).content_hash == one.content_hash
+    (copy / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99}))
+    assert resolve_adapter(contract_model, copy).content_hash != one.content_hash
+    elsewhere = dataclasses.replace(contract_model, content_hash="another base")
+    assert resolve_adapter(elsewhere, contract_adapters[0].adapter).content_hash != one.content_hash
+
+
+def test_an_adapter_of_another_base_is_refused(
+    byte_model: ModelRef, contract_adapters: Sequence[AdapterFolders]
+) -> None:
+    with pytest.raises(
+        InputError, match=r"does not belong to the model in .*: .* is of size [0-9]+ there and of [0-9]+ here"
+    ):
+        resolve_adapter(byte_model, contract_adapters[0].adapter)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (None, "has no adapter_config.json"),
+        ("{", "damaged adapter_config.json"),
+        ('{"peft_type": "IA3"}', "of type IA3"),
+    ],
+)
+def test_a_folder_that_is_no_lora_adapter_is_refused(
+    contract_model: ModelRef,
+    contract_adapters: Sequence[AdapterFolders],
+    tmp_path: Path,
+    config: str | None,
+    words: str,
+) -> None:
+    copy = Path(shutil.copytree(contract_adapters[0].adapter, tmp_path / "copy"))
+    (copy / "adapter_config.json").unlink()
+    if config:
+        (copy / "adapter_config.json").write_text(config)
+    with pytest.raises(InputError, match=words):
+        resolve_adapter(contract_model, copy)

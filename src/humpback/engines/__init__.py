@@ -23,6 +23,10 @@ SERVER_ROUNDS = 16
 VLLM_ROWS = 1024
 """Rows that vLLM is given at once, several times what it runs side by side."""
 
+HF_ROUNDS = 8
+"""Token budget of one call to the hf engine, as a multiple of a pass's: of more rows it finds more that they share."""
+HF_ROWS = 128
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
@@ -79,6 +83,7 @@ def open_engine(
         with _needs("hf"):
             from humpback.engines.hf import HFEngine
         inner = HFEngine(spec.model, device=spec.device, batch_tokens=spec.batch_tokens, threads=spec.threads)
+        batch_tokens, batch_rows = HF_ROUNDS * spec.batch_tokens, HF_ROWS  # as above
     return CachedEngine(
         inner, AnswerCache(spec.cache), batch_tokens=batch_tokens, batch_rows=batch_rows, on_answers=on_answers
     )

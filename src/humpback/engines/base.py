@@ -70,8 +70,11 @@ class Completion:
     error: str | None = None
     token_ids: tuple[int, ...] = ()
     """The tokens drawn, the end-of-turn token included; empty from an engine that cannot tell."""
-    logprob: float | None = None
-    """log p(token_ids given the prompt) at temperature 1, nats summed; None from an engine that cannot tell."""
+    logprob: float | None = field(default=None, compare=False)
+    """log p(token_ids given the prompt) at temperature 1, nats summed; None from an engine that cannot tell.
+
+    Its last digits depend on the batch; the draw does not, so it alone makes completions equal.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

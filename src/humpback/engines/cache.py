@@ -86,11 +86,24 @@ class CachedEngine:
         draws = sampling.temperature != 0  # else the seed decides nothing
         keys = [_key(head, p.token_ids, seed=str(p.seed) if draws else "") for p in prompts]
         lengths = [kept_cost(len(p.token_ids) + sampling.max_tokens) for p in prompts]
+        likelihoods = self._begin_key("loglikelihood", "")
+        end = tuple(self.tokenizer.end_of_turn[-1:])
+
+        def keep_own(row: int, drawn: Completion) -> None:
+            """Keep what a completion that ended by itself says of its own likelihood: scoring need not compute it again."""
+            if drawn.logprob is not None and drawn.finish == "stop" and drawn.token_ids[-1:] == end:
+                key = _key(likelihoods, prompts[row].token_ids, drawn.token_ids)
+                answer = Loglikelihood(logprob=drawn.logprob, tokens=len(drawn.token_ids))
+                self.cache.put(
+                    Source(self.inner.model.content_hash, "loglikelihood"), [(key, LIKELIHOODS.pack(answer))]
+                )
+
         return self._answer(
             COMPLETIONS,
             keys,
             lengths,
             lambda rows: self.inner.generate([prompts[i] for i in rows], sampling),
+            keep_own,
         )
 
     def choice_logprobs(
@@ -132,7 +145,9 @@ class CachedEngine:
         keys: Sequence[bytes],
         lengths: Sequence[int],
         ask: Callable[[list[int]], list[Answer]],
+        also: Callable[[int, Answer], None] | None = None,
     ) -> list[Answer]:
+        """Return all answers; `also` hears of each fresh one's row and answer, to keep what else it tells."""
         answers = {key: packing.unpack(data) for key, data in self.cache.get(list(dict.fromkeys(keys))).items()}
         first_row: dict[bytes, int] = {}
         for row, key in enumerate(keys):
@@ -145,24 +160,37 @@ class CachedEngine:
         for batch in plan_batches([lengths[row] for row in missing], self.batch_tokens, self.batch_rows):
             rows = [missing[index] for index in batch]
             part = len(missing) * sum(lengths[row] for row in rows) / max(whole, 1)
-            fresh = self._ask(packing, [keys[row] for row in rows], functools.partial(ask, rows), work=part)
+            own = [keys[row] for row in rows]
+            fresh = self._ask(packing, own, functools.partial(ask, rows), work=part, also=_of_rows(also, rows))
             answers.update((keys[row], answer) for row, answer in zip(rows, fresh, strict=True))
         return [answers[key] for key in keys]
 
     def _ask(
-        self, packing: Packing[Answer], keys: list[bytes], ask: Callable[[], list[Answer]], *, work: float
+        self,
+        packing: Packing[Answer],
+        keys: list[bytes],
+        ask: Callable[[], list[Answer]],
+        *,
+        work: float,
+        also: Callable[[int, Answer], None],
     ) -> list[Answer]:
         """Ask the engine and keep what it answers: each answer as it comes where the engine tells it, else all at the end."""
         source = Source(self.inner.model.content_hash, packing.call)
 
         def store(answers: Iterable[tuple[int, Any]]) -> None:
             # an error is no answer: it is not stored, so that a resumed run asks again
-            if stored := [(keys[index], packing.pack(answer)) for index, answer in answers if not answer.error]:
-                self.cache.put(source, stored)
+            fine = [(index, answer) for index, answer in answers if not answer.error]
+            if fine:
+                self.cache.put(source, [(keys[index], packing.pack(answer)) for index, answer in fine])
+            for index, answer in fine:
+                also(index, answer)
 
         if isinstance(self.inner, TellsAnswers):
             self.inner.on_answer = lambda index, answer: store([(index, answer)])
-            return self._time(ask, len(keys), work=work)
+            try:
+                return self._time(ask, len(keys), work=work)
+            finally:
+                self.inner.on_answer = None  # the next call may be another's, about other rows
         fresh = self._time(ask, len(keys), work=work)
         store(enumerate(fresh))
         return fresh
@@ -180,6 +208,11 @@ class CachedEngine:
         self.totals.add(used)
         if self.on_answers:
             self.on_answers(Heard(totals=used, work=work))
+
+
+def _of_rows(also: Callable[[int, Answer], None] | None, rows: Sequence[int]) -> Callable[[int, Answer], None]:
+    """Return `also` for places among `rows`."""
+    return lambda index, answer: also(rows[index], answer) if also else None
 
 
 def _key(head: _Hash, prompt: Sequence[int], continuation: Sequence[int] = (), *, seed: str = "") -> bytes:

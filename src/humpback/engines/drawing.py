@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,63 +14,70 @@ from humpback.prompts import Prompt
 __all__ = ["NOT_FINITE", "Draw"]
 
 NOT_FINITE = "the model's logits are not finite"
-TOP_TOKENS = 1024
-"""Sorted for every draw; the whole vocabulary only for a row whose nucleus is wider."""
+TOP_TOKENS = (64, 1024)
+"""Sorted for every draw; the next more, and in the end the whole vocabulary, only for rows whose nucleus is wider."""
 
 
 class Draw:
-    """The draws of one batch: chooses each row's next token and knows when the row has ended."""
+    """The draws of some rows: chooses each row's next token and knows when the row has ended."""
 
     def __init__(
-        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: HFTokenizer, ends: frozenset[int], *, width: int
+        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: HFTokenizer, ends: frozenset[int]
     ) -> None:
         self.sampling = sampling
         self.tokenizer = tokenizer
         self.ends = ends
-        self.width = width
         draws = [np.random.Generator(np.random.Philox(key=p.seed)).random(sampling.max_tokens) for p in prompts]
         self.uniforms_B_T = torch.from_numpy(np.stack(draws))
         self.tokens: list[list[int]] = [[] for _ in prompts]
-        self.open = [True] * len(prompts)
-        self.broken = [False] * len(prompts)
+        self.logprobs = [0.0] * len(prompts)
+        self.open = [sampling.max_tokens > 0] * len(prompts)
+        """Whether the row wants another token."""
+        self._ended = [False] * len(prompts)
+        self._broken = [False] * len(prompts)
         # no token is shorter than a byte, so a stop string that has just been completed is within this many
         self.tail = max((len(stop.encode()) for stop in sampling.stop), default=0) + 8
 
-    def choose(self, input_ids: torch.Tensor, scores_B_V: torch.Tensor) -> torch.Tensor:
-        """Logits processor: leave each row a single possible token."""
-        finite = scores_B_V.amax(-1).isfinite()  # a NaN anywhere is the maximum; -inf forbids a token and is fine
-        for row, fine in enumerate(finite.tolist()):
-            self.broken[row] |= self.open[row] and not fine
-        scores_B_V[~finite] = 0.0  # keeps the draw below defined
+    def choose(self, rows: Sequence[int], logits_B_V: torch.Tensor) -> list[int]:
+        """Draw the next token of each of these open rows, take note of it, and return them."""
+        finite = logits_B_V.amax(-1).isfinite()  # a NaN anywhere is the maximum; -inf forbids a token and is fine
+        logits = logits_B_V.float()
+        if not bool(finite.all()):
+            logits = logits.where(finite[:, None], 0.0)  # keeps the draw defined
+        logprobs_B_V = logits.log_softmax(-1)
         if self.sampling.temperature == 0:
-            chosen = scores_B_V.argmax(-1)
+            chosen = logits.argmax(-1)
         else:
-            # on CUDA transformers may run one step past the end before it looks
-            step = min(input_ids.shape[1] - self.width, self.sampling.max_tokens - 1)
-            uniforms = self.uniforms_B_T[:, step].to(scores_B_V.device)
-            chosen = _draw_tokens(scores_B_V / self.sampling.temperature, self.sampling.top_p, uniforms)
-        return torch.full_like(scores_B_V, -math.inf).scatter_(1, chosen[:, None], 0.0)
-
-    def ended(self, input_ids: torch.Tensor, scores: object) -> torch.Tensor:
-        """Stopping criterion: take note of the tokens just drawn, and say which rows need no more."""
-        for row, token in enumerate(input_ids[:, -1].tolist()):
-            if self.open[row] and len(self.tokens[row]) < self.sampling.max_tokens:
-                self.tokens[row].append(token)
-                self.open[row] = not (self.broken[row] or token in self.ends or self._stops(row))
-        return torch.tensor([not is_open for is_open in self.open], device=input_ids.device)
+            uniforms = torch.stack([self.uniforms_B_T[row, len(self.tokens[row])] for row in rows])
+            probs_B_V = logprobs_B_V.exp() if self.sampling.temperature == 1 else self._cool(logits)
+            chosen = _draw_tokens(probs_B_V, self.sampling.top_p, uniforms.to(logits.device))
+        drawn: list[int] = chosen.tolist()
+        of_drawn = logprobs_B_V.gather(-1, chosen[:, None])[:, 0].tolist()
+        for row, token, logprob, fine in zip(rows, drawn, of_drawn, finite.tolist(), strict=True):
+            self.tokens[row].append(token)
+            self.logprobs[row] += logprob
+            self._broken[row] = not fine
+            self._ended[row] = token in self.ends or self._stops(row)
+            self.open[row] = fine and not self._ended[row] and len(self.tokens[row]) < self.sampling.max_tokens
+        return drawn
 
     def completion(self, row: int) -> Completion:
         """Return what was drawn, cut before the first stop string."""
         tokens = self.tokens[row]
-        if self.broken[row]:
+        if self._broken[row]:
             return Completion(text="", tokens=0, finish="error", error=NOT_FINITE)
-        text = self.tokenizer.decode_plain(tokens[:-1] if tokens[-1] in self.ends else tokens)
+        text = self.tokenizer.decode_plain(tokens[:-1] if tokens and tokens[-1] in self.ends else tokens)
         cuts = [at for stop in self.sampling.stop if (at := text.find(stop)) >= 0]
         return Completion(
             text=text[: min(cuts, default=None)],
             tokens=len(tokens),
-            finish="length" if self.open[row] else "stop",
+            finish="stop" if self._ended[row] else "length",
+            token_ids=tuple(tokens),
+            logprob=self.logprobs[row],
         )
+
+    def _cool(self, logits_B_V: torch.Tensor) -> torch.Tensor:
+        return (logits_B_V / self.sampling.temperature).softmax(-1)
 
     def _stops(self, row: int) -> bool:
         if not self.sampling.stop:
@@ -80,7 +86,7 @@ class Draw:
         return any(stop in text for stop in self.sampling.stop)
 
 
-def _draw_tokens(logits_B_V: torch.Tensor, top_p: float, uniforms_B: torch.Tensor) -> torch.Tensor:
+def _draw_tokens(probs_B_V: torch.Tensor, top_p: float, uniforms_B: torch.Tensor) -> torch.Tensor:
     """Draw from the nucleus by inverse CDF, most probable token first: one uniform number decides one token."""
 
     def pick(sorted_probs: torch.Tensor, ids: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
@@ -90,11 +96,16 @@ def _draw_tokens(logits_B_V: torch.Tensor, top_p: float, uniforms_B: torch.Tenso
         place = torch.minimum((cdf <= uniforms[:, None] * mass).sum(-1, keepdim=True), last)
         return ids.gather(-1, place).squeeze(-1)
 
-    probs_B_V = logits_B_V.softmax(-1)
-    top, ids = probs_B_V.topk(min(TOP_TOKENS, probs_B_V.shape[-1]))
-    chosen = pick(top, ids, uniforms_B)
-    # without a nucleus only a row whose draw falls beyond the top tokens needs the rest
-    wide = top.double().sum(-1) <= (top_p if top_p < 1 else uniforms_B)
-    if wide.any():
-        chosen[wide] = pick(*probs_B_V[wide].sort(stable=True, dim=-1, descending=True), uniforms_B[wide])
+    chosen = torch.empty(len(probs_B_V), dtype=torch.long, device=probs_B_V.device)
+    rows = torch.arange(len(probs_B_V), device=probs_B_V.device)
+    # with a nucleus the row alone decides how many are sorted; without, its draw does, and equal probabilities, which each
+    # `topk` may order in its own way, would make a few tokens likelier
+    for count in TOP_TOKENS if top_p < 1 else TOP_TOKENS[-1:]:
+        top, ids = probs_B_V[rows].topk(min(count, probs_B_V.shape[-1]))
+        chosen[rows] = pick(top, ids, uniforms_B[rows])
+        # without a nucleus only a row whose draw falls beyond the top tokens needs the rest
+        rows = rows[top.double().sum(-1) <= (top_p if top_p < 1 else uniforms_B[rows])]
+        if not len(rows):
+            return chosen
+    chosen[rows] = pick(*probs_B_V[rows].sort(stable=True, dim=-1, descending=True), uniforms_B[rows])
     return chosen

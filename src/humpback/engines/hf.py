@@ -1,49 +1,53 @@
-"""The reference engine: transformers, in process, on any machine. In: prompts. Out: completions and log-probabilities.
+"""The reference engine: transformers, in process, on any machine. In: prompts. Out: completions, log-probabilities, hidden states.
 
-float32 on a CPU, bfloat16 on a CUDA device. Rows are left padded, which aligns their ends, where the answers are.
-The draw of a completion is made here and not by transformers, so that it depends on the row's seed alone.
+Rows run as packs (`packs.py`): what they share at their start is computed once, and nothing is padding. What all rows of a call
+share (the rubric, the shell of a prompt) is kept for the calls after it. A model that cannot be run so is run on padded rows.
 """
 
 from __future__ import annotations
 
 import gc
-import inspect
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from humpback.engines.base import (
     Capability,
     ChoiceLogprobs,
     Completion,
     EngineTotals,
+    FloatArray,
     Loglikelihood,
     ModelRef,
     Sampling,
 )
 from humpback.engines.batching import kept_cost, plan_batches
 from humpback.engines.drawing import NOT_FINITE, Draw
-from humpback.engines.hf_tokenizer import HFTokenizer, first_line
-from humpback.engines.models import quiet_loading
+from humpback.engines.hf_generate import Grower, generate_padded
+from humpback.engines.hf_model import Network, Reading
+from humpback.engines.hf_prefixes import Prefixes
+from humpback.engines.hf_tokenizer import HFTokenizer
+from humpback.engines.packs import Row, build_pack, plan_packs
 from humpback.errors import InputError
 from humpback.prompts import Choice, Continuation, Prompt
 
 __all__ = ["HFEngine"]
 
-A = TypeVar("A")
+A = TypeVar("A", Completion, ChoiceLogprobs, Loglikelihood)
+Plan: TypeAlias = Callable[[list[int]], list[list[int]]]
+"""Which of these rows go through the model together."""
 
-MIN_PREFIX = 16
-"""A shared prefix shorter than this is not worth a pass of its own, in tokens."""
-MAX_PREFIXES = 4
 LOGITS_BYTES = {"cpu": 400e6, "cuda": 2e9}
-"""Most memory the logits of one batch may take."""
+"""Most memory the logits of one pass may take."""
+SLOTS_BYTES = {"cpu": 1e9, "cuda": 8e9}
+"""Most memory the keys and values of growing rows may take."""
+MAX_SLOTS = {"cpu": 64, "cuda": 256}
 POSITIONS = 32
 """Positions whose log-probabilities are computed at once."""
 NO_MEMORY = "the row does not fit in the device's memory"
@@ -67,73 +71,74 @@ class HFEngine:
         if self._device.type == "cuda" and not torch.cuda.is_available():
             raise InputError(f"device={device!r} is not there; use runtime.device=cpu or auto")
         self._batch_tokens = batch_tokens
+        self._slots_bytes = SLOTS_BYTES[self._device.type]
         self._threads = threads
-        self._loaded: Any = None
-        self._prefixes: dict[tuple[int, ...], DynamicCache] = {}
-        self._previous: tuple[int, ...] = ()
+        self._loaded: Network | None = None
+        self._prefixes = Prefixes()
+        self.on_answer: Callable[[int, Completion | ChoiceLogprobs | Loglikelihood], None] | None = None
+        """Hears of each answer as it comes: its place in the call, and itself."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Draw one completion per prompt. A row's draw depends on its prompt's seed, not on its batch."""
+        asked = [p.token_ids for p in prompts]
 
         def refuse(error: str) -> Completion:
             return Completion(text="", tokens=0, finish="error", error=error)
 
-        def compute(rows: list[int]) -> list[Completion]:
-            return self._generate([prompts[i] for i in rows], sampling)
+        def plan(rows: list[int]) -> list[list[int]]:
+            if self._network.packs:
+                return [rows] if rows else []  # the rows of a call take turns in the slots
+            lengths = [kept_cost(len(asked[i]) + sampling.max_tokens) for i in rows]
+            return [[rows[i] for i in batch] for batch in plan_batches(lengths, self._batch_tokens)]
 
-        errors = [self._find_error(p.token_ids, room=sampling.max_tokens) for p in prompts]
-        lengths = [kept_cost(len(p.token_ids) + sampling.max_tokens) for p in prompts]
-        return self._answer([refuse(e) if e else None for e in errors], lengths, compute, refuse)
+        def compute(rows: list[int]) -> list[Completion]:
+            return self._generate(
+                [prompts[i] for i in rows], sampling, prefix, lambda i, answer: self._tell(rows[i], answer)
+            )
+
+        errors = [self._find_error(row, room=sampling.max_tokens) for row in asked]
+        prefix = self._share([row for row, error in zip(asked, errors, strict=True) if not error])
+        refused = [refuse(e) if e else None for e in errors]
+        return self._answer(refused, plan, compute, refuse, tells=not self._network.packs)
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
     ) -> list[ChoiceLogprobs]:
         """Return log P of each choice as the token that follows each prompt, and the hidden states there."""
-        choice_ids = tuple(choice.token_id for choice in choices)
-        distinct = {token: i for i, token in enumerate(choice_ids)}.values()  # given twice, it weighs once
+        choice_ids = [choice.token_id for choice in choices]
+        asked = [p.token_ids for p in prompts]
+        if wrong := [layer for layer in layers if not 0 <= layer <= self._network.layers]:
+            raise InputError(f"layers={wrong} are outside 0 to {self._network.layers}, the layers of {self.model.path}")
 
         def refuse(error: str) -> ChoiceLogprobs:
             return ChoiceLogprobs(logprobs=(), mass=0.0, error=error)
 
         def compute(rows: list[int]) -> list[ChoiceLogprobs]:
-            suffixes = [prompts[i].token_ids[len(prefix) :] for i in rows]
-            logits_B_T_V, hidden_B_L_W = self._forward(suffixes, keep=1, prefix=prefix, layers=layers)
-            logprobs_B_C = logits_B_T_V[:, -1].float().log_softmax(-1)[:, list(choice_ids)]
-            fine = logprobs_B_C.isfinite().all(-1) & hidden_B_L_W.isfinite().flatten(1).all(-1)
-            return [
-                ChoiceLogprobs(
-                    logprobs=tuple(row),
-                    mass=min(math.fsum(math.exp(row[i]) for i in distinct), 1.0),
-                    hidden=hidden if layers else None,
-                )
-                if is_fine
-                else refuse(NOT_FINITE)
-                for row, hidden, is_fine in zip(
-                    logprobs_B_C.tolist(), hidden_B_L_W.cpu().numpy(), fine.tolist(), strict=True
-                )
-            ]
+            fed = [asked[i] for i in rows]
+            reading, places = self._read(fed, [len(row) - bool(choice_ids) for row in fed], prefix, layers)
+            logprobs_N_C = reading.logits_N_V.float().log_softmax(-1)[:, choice_ids].tolist()
+            states = reading.states_B_L_W.cpu().numpy() if layers else [None] * len(rows)
+            found = [logprobs_N_C[own[0]] if own else [] for own in places]
+            answers = [_read_choices(choice_ids, *both) for both in zip(found, states, strict=True)]
+            return [answer or refuse(NOT_FINITE) for answer in answers]
 
-        errors = [self._find_error(p.token_ids, answer=choice_ids, room=0) for p in prompts]
-        prefix = self._shared_prefix([p.token_ids for p, error in zip(prompts, errors, strict=True) if not error])
-        lengths = [max(len(p.token_ids) - len(prefix), kept_cost(len(p.token_ids))) for p in prompts]
-        return self._answer([refuse(e) if e else None for e in errors], lengths, compute, refuse)
+        errors = [self._find_error(row, answer=choice_ids, room=0) for row in asked]
+        prefix = self._share([row for row, error in zip(asked, errors, strict=True) if not error])
+        return self._answer([refuse(e) if e else None for e in errors], self._plan(asked, prefix), compute, refuse)
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
         """Return log p(continuations[i] given prompts[i])."""
         asked = [(p.token_ids, c.token_ids) for p, c in zip(prompts, continuations, strict=True)]
-        # what the logits take is bounded as well, as if each of their tokens were `weight` tokens
-        logit_rows = LOGITS_BYTES[self._device.type] / (self._net.get_output_embeddings().weight.shape[0] * 4)
-        weight = self._batch_tokens / logit_rows
+        # the last token predicts nothing that is asked, so it is not fed
+        fed = [(*prompt, *target[:-1]) for prompt, target in asked]
 
         def refuse(error: str) -> Loglikelihood:
             return Loglikelihood(logprob=0.0, tokens=0, error=error)
 
         def compute(rows: list[int]) -> list[Loglikelihood]:
             targets = [asked[i][1] for i in rows]
-            # the last token predicts nothing that is asked, so it is not fed
-            fed = [(*asked[i][0], *asked[i][1][:-1]) for i in rows]
-            logits_B_T_V, _ = self._forward(fed, keep=max(map(len, targets)))
-            values = [_sum_logprobs(row, target) for row, target in zip(logits_B_T_V, targets, strict=True)]
+            reading, places = self._read([fed[i] for i in rows], [len(asked[i][0]) - 1 for i in rows], prefix)
+            values = _sum_logprobs(reading.logits_N_V, places, targets)
             return [
                 Loglikelihood(logprob=value, tokens=len(target)) if math.isfinite(value) else refuse(NOT_FINITE)
                 for value, target in zip(values, targets, strict=True)
@@ -143,11 +148,14 @@ class HFEngine:
         for prompt, target in asked:
             error = self._find_error(prompt, answer=target, room=len(target))
             ready.append(refuse(error) if error else None if target else Loglikelihood(logprob=0.0, tokens=0))
-        lengths = [max(len(p) + len(t), math.ceil(len(t) * weight)) for p, t in asked]
-        return self._answer(ready, lengths, compute, refuse)
+        prefix = self._share([p for (p, _), known in zip(asked, ready, strict=True) if known is None])
+        plan = self._plan(fed, prefix, heads=[len(target) for _, target in asked])
+        return self._answer(ready, plan, compute, refuse)
 
     def close(self) -> None:
-        """Free the model's memory. The engine opens again by itself when asked."""
+        """Free the model's memory, unless another engine uses it. The engine opens again by itself when asked."""
+        if self._loaded is not None:
+            self._loaded.close()
         self._loaded = None
         self._prefixes.clear()
         gc.collect()
@@ -157,185 +165,184 @@ class HFEngine:
     # -- the model -------------------------------------------------------------------------------------------------
 
     @property
-    def _net(self) -> Any:  # transformers types its models by what they happen to do, not by what they promise
+    def _network(self) -> Network:
         if self._loaded is None:
-            self._loaded = self._load()
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+            dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
+            self._loaded = Network(self.model, self._device, dtype)
         return self._loaded
 
-    def _load(self) -> Any:
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
-        on_cpu = self._device.type == "cpu"
-        try:
-            with quiet_loading():
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    self.model.path,
-                    dtype=torch.float32 if on_cpu else torch.bfloat16,
-                    attn_implementation="sdpa",
-                    use_safetensors=True,
-                    local_files_only=True,
-                    output_loading_info=True,
-                )
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # a damaged file fails anywhere in the readers, with any error
-            raise InputError(
-                f"the model in {self.model.path} cannot be loaded ({type(error).__name__}: {first_line(error)}); "
-                "copy or fetch the folder again, or save it again with save_pretrained"
-            ) from error
-        net, info = loaded
-        if info["missing_keys"]:
-            names = ", ".join(sorted(info["missing_keys"])[:3])
-            raise InputError(f"the weights in {self.model.path} lack {names}: they do not belong to its config.json")
-        # `generate` fills in from here what it is not told, and published models ask for a repetition penalty or top_k
-        ends = net.generation_config.eos_token_id
-        published = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        self._ends = frozenset({*published, self.tokenizer.eos_token_id, self.tokenizer.end_of_turn[-1]})
-        net.generation_config = GenerationConfig.from_dict({})
-        self._context = getattr(net.config.get_text_config(), "max_position_embeddings", None)
-        # its name since transformers 5.24, which warns of the old one
-        takes = inspect.signature(net.forward).parameters
-        self._cache_name = "cache" if "cache" in takes else "past_key_values"
-        # a sliding window forgets the start of a prefix, so its cache cannot be continued by another row
-        self._can_share = all(type(layer) is DynamicLayer for layer in DynamicCache(config=net.config).layers)
-        return net.eval().to(self._device)
+    def _tell(self, place: int, answer: Completion | ChoiceLogprobs | Loglikelihood) -> None:
+        if self.on_answer and not answer.error:
+            self.on_answer(place, answer)
 
-    def _find_error(self, prompt: tuple[int, ...], *, room: int, answer: tuple[int, ...] = ()) -> str | None:
-        vocabulary = self._net.get_input_embeddings().weight.shape[0]
+    def _share(self, rows: Sequence[Row]) -> Row:
+        return self._prefixes.share(rows) if self._network.packs else ()
+
+    def _find_error(self, prompt: Row, *, room: int, answer: Sequence[int] = ()) -> str | None:
+        network = self._network
         if not prompt:
             return "the prompt is empty"
-        if self._context is not None and len(prompt) + room > self._context:
-            return f"the prompt's {len(prompt)} tokens and {room} for the answer exceed the model's {self._context}"
-        if (largest := max(*prompt, *answer, 0)) >= vocabulary:
-            return f"token {largest} is outside the model's vocabulary of {vocabulary}"
+        if network.context is not None and len(prompt) + room > network.context:
+            return f"the prompt's {len(prompt)} tokens and {room} for the answer exceed the model's {network.context}"
+        if (largest := max(*prompt, *answer, 0)) >= network.vocabulary:
+            return f"token {largest} is outside the model's vocabulary of {network.vocabulary}"
         return None
 
-    def _forward(
-        self, rows: Sequence[Sequence[int]], *, keep: int, prefix: tuple[int, ...] = (), layers: Sequence[int] = ()
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run rows that all stand after `prefix`.
+    def _read(
+        self, rows: Sequence[Row], firsts: Sequence[int], prefix: Row, layers: Sequence[int] = ()
+    ) -> tuple[Reading, list[list[int]]]:
+        """Run rows that all stand after `prefix`; read each from its position in `firsts` on.
 
-        Return the logits of the last `keep` positions [B, keep, V] and the last position's states after `layers` [B, L, W].
+        Return the reading and, per row, where in its logits the row's are: rows that share tokens share their logits.
         """
-        ids_B_T, mask_B_T = self._pad(rows)
-        position_ids = (mask_B_T.cumsum(-1) - 1).clamp(min=0) + len(prefix)
-        past = None
-        if prefix:
-            kept = [(k, v) for k, v, *_ in self._prefill(prefix)]
-            spread = [(k.expand(len(rows), -1, -1, -1), v.expand(len(rows), -1, -1, -1)) for k, v in kept]
-            past = DynamicCache(spread, config=self._net.config)
-            mask_B_T = torch.cat([mask_B_T.new_ones(len(rows), len(prefix)), mask_B_T], dim=1)
-        self.totals.tokens_in += sum(map(len, rows))
-        output = self._net(
-            input_ids=ids_B_T,
-            attention_mask=mask_B_T,
-            position_ids=position_ids,
-            use_cache=past is not None,
-            **{self._cache_name: past},
-            logits_to_keep=keep,
-            output_hidden_states=bool(layers),
-        )
-        logits: torch.Tensor = output.logits
-        states = [output.hidden_states[layer][:, -1].float() for layer in layers]
-        return logits, torch.stack(states, 1) if states else logits.new_zeros(len(rows), 0, 0)
+        if not self._network.packs:
+            self.totals.tokens_in += sum(map(len, rows))
+            wanted = [len(row) - first for row, first in zip(rows, firsts, strict=True)]
+            keep = max(wanted)
+            reading = self._network.read_padded(rows, keep=keep, layers=layers)
+            return reading, [list(range(keep * (i + 1) - own, keep * (i + 1))) for i, own in enumerate(wanted)]
+        pack = build_pack(rows, skipped=len(prefix))
+        ends = [pack.places(i, len(row) - 1, len(row))[0] for i, row in enumerate(rows)]
+        places = [pack.places(i, first, len(rows[i])) for i, first in enumerate(firsts)]
+        numbers = {place: number for number, place in enumerate(dict.fromkeys(chain.from_iterable(places)))}
+        before = self._prefixes.read(self._network, prefix, self.totals)
+        reading = self._network.read_pack(pack, list(numbers), before=before, layers=layers, ends=ends)
+        self.totals.tokens_in += len(pack.token_ids)
+        return reading, [[numbers[place] for place in own] for own in places]
 
-    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(map(len, rows))
-        # what stands in the padding is never attended to, so any token will do
-        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=self._device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._device)
-        return ids, mask
-
-    # -- shared prefixes -------------------------------------------------------------------------------------------
-
-    def _shared_prefix(self, rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-        """Return the prefix whose keys and values all rows will use, () for none; a row keeps its last token."""
-        if not rows or not self._can_share:
-            return ()
-        # calls of a single row share with the call before them
-        group = rows if len(rows) > 1 or not self._previous else [*rows, self._previous]
-        self._previous = rows[-1]
-        low, high = min(group), max(group)  # the two that differ first
-        limit = min(map(len, group)) - 1
-        length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), limit)
-        common = low[: min(length, limit)]
-        known = max((p for p in self._prefixes if common[: len(p)] == p), key=len, default=())
-        # a new prefix costs a pass over it: what two corruptions of one answer share over the rubric does not pay
-        pays = (len(common) - len(known)) * len(group) > len(common) >= MIN_PREFIX
-        return common if pays and len(group) > 1 else known
-
-    def _prefill(self, prefix: tuple[int, ...]) -> DynamicCache:
-        cache = self._prefixes.pop(prefix, None)
-        if cache is None:
-            ids, mask = self._pad([prefix])
-            cache = DynamicCache(config=self._net.config)
-            kept = {self._cache_name: cache}
-            self._net(input_ids=ids, attention_mask=mask, use_cache=True, logits_to_keep=1, **kept)
-            self.totals.tokens_in += len(prefix)
-        self._prefixes[prefix] = cache  # at the end: the first one is the longest unused
-        while len(self._prefixes) > MAX_PREFIXES:
-            del self._prefixes[next(iter(self._prefixes))]
-        return cache
+    def _generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, prefix: Row, tell: Callable[[int, Completion], None]
+    ) -> list[Completion]:
+        rows = [p.token_ids for p in prompts]
+        network = self._network
+        ends = network.base.ends | {self.tokenizer.eos_token_id, self.tokenizer.end_of_turn[-1]}
+        draw = Draw(prompts, sampling, self.tokenizer, ends)
+        if network.packs:
+            room = self._slots_bytes // (network.token_bytes * (max(map(len, rows)) + sampling.max_tokens))
+            slots = int(min(max(room, 1), MAX_SLOTS[self._device.type], len(rows)))
+            before = self._prefixes.read(self._network, prefix, self.totals)
+            grower = Grower(
+                network, rows, draw, slots=slots, batch_tokens=self._batch_tokens, prefix=prefix, before=before
+            )
+            grower.run(lambda row: tell(row, draw.completion(row)))
+            self.totals.tokens_in += grower.tokens_in
+        else:
+            generate_padded(network, rows, draw)
+            self.totals.tokens_in += sum(map(len, rows))
+        self.totals.tokens_out += sum(map(len, draw.tokens))
+        return [draw.completion(row) for row in range(len(rows))]
 
     # -- batches ---------------------------------------------------------------------------------------------------
+
+    def _plan(self, rows: Sequence[Row], prefix: Row, heads: Sequence[int] = ()) -> Plan:
+        """Return how to batch rows, `heads` of whose positions need logits."""
+
+        def plan(open_rows: list[int]) -> list[list[int]]:
+            chosen, own_heads = [rows[i] for i in open_rows], [heads[i] for i in open_rows] if heads else []
+            head_budget = int(LOGITS_BYTES[self._device.type] / (self._network.head_width * 4))
+            if self._network.packs:
+                batches = plan_packs(
+                    chosen,
+                    token_budget=self._batch_tokens,
+                    skipped=len(prefix),
+                    heads=own_heads,
+                    head_budget=head_budget,
+                )
+            else:
+                # as if each token with logits were `weight` tokens
+                weight = self._batch_tokens / head_budget
+                costs = [math.ceil(own * weight) for own in own_heads] or [0] * len(chosen)
+                lengths = [max(len(row), cost) for row, cost in zip(chosen, costs, strict=True)]
+                batches = plan_batches(lengths, self._batch_tokens)
+            return [[open_rows[i] for i in batch] for batch in batches]
+
+        return plan
 
     def _answer(
         self,
         ready: Sequence[A | None],
-        lengths: Sequence[int],
+        plan: Plan,
         compute: Callable[[list[int]], list[A]],
         refuse: Callable[[str], A],
+        *,
+        tells: bool = True,
     ) -> list[A]:
-        """Compute what is not ready, batch by batch, and return all answers in the order asked."""
+        """Compute what is not ready, batch by batch, and return all answers in the order asked.
+
+        `tells`: each answer is told here; otherwise `compute` has told it.
+        """
         started = time.perf_counter()
         answers = dict(enumerate(ready))
-        open_rows = [i for i, answer in answers.items() if answer is None]
-        plan = plan_batches([lengths[i] for i in open_rows], self._batch_tokens)
-        waiting = deque([open_rows[i] for i in batch] for batch in plan)
+        waiting: deque[list[int]] = deque(plan([i for i, answer in answers.items() if answer is None]))
         while waiting:
             rows = waiting.popleft()
             try:
                 with torch.inference_mode():
-                    answers.update(zip(rows, compute(rows), strict=True))
+                    fresh = dict(zip(rows, compute(rows), strict=True))
+                # rows of a pack see nothing of each other, but nothing times not-a-number is not a number
+                alone = [row for row in rows if fresh[row].error == NOT_FINITE and len(rows) > 1]
+                waiting.extend([row] for row in alone)
+                answers.update(fresh)
+                for row, answer in fresh.items() if tells else ():
+                    self._tell(row, answer)
                 continue
-            except torch.OutOfMemoryError:
-                pass  # cleaned up below: here the traceback still holds the tensors
-            torch.cuda.empty_cache()
+            except (MemoryError, RuntimeError) as error:
+                if not _lacks_memory(error):
+                    raise
+            # here and not above: there the traceback still holds the tensors
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
             if len(rows) == 1:
                 answers[rows[0]] = refuse(NO_MEMORY)
                 continue
             self._batch_tokens = max(self._batch_tokens // 2, 1)
+            self._slots_bytes /= 2
             waiting = deque(half for batch in (rows, *waiting) for half in _halves(batch))
         self.totals.requests += len(ready)
         self.totals.seconds += time.perf_counter() - started
         return [answer for answer in answers.values() if answer is not None]
 
-    def _generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        ids, mask = self._pad([p.token_ids for p in prompts])
-        draw = Draw(prompts, sampling, self.tokenizer, self._ends, width=ids.shape[1])
-        self._net.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=GenerationConfig.from_dict(
-                {"max_new_tokens": sampling.max_tokens, "do_sample": False, "pad_token_id": 0}
-            ),
-            logits_processor=[draw.choose],
-            stopping_criteria=[draw.ended],
-        )
-        self.totals.tokens_in += sum(len(p.token_ids) for p in prompts)
-        self.totals.tokens_out += sum(map(len, draw.tokens))
-        return [draw.completion(row) for row in range(len(prompts))]
+
+def _lacks_memory(error: Exception) -> bool:
+    """Tell whether a device, or the host, had too little memory; torch's CPU allocator says so in words only."""
+    words = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "DefaultCPUAllocator" in words and ("allocate memory" in words or "not enough memory" in words)
+    )
 
 
-def _sum_logprobs(logits_T_V: torch.Tensor, target: Sequence[int]) -> float:
-    """Return the log-probability of a target that ends where the logits end.
+def _read_choices(choice_ids: Sequence[int], logprobs: list[float], states: FloatArray | None) -> ChoiceLogprobs | None:
+    """Return a row's answer; None if any of it is not finite."""
+    if not all(map(math.isfinite, logprobs)) or (states is not None and not math.isfinite(float(states.sum()))):
+        return None
+    distinct = dict(zip(choice_ids, logprobs, strict=False))  # a choice given twice weighs once
+    return ChoiceLogprobs(
+        logprobs=tuple(logprobs), mass=min(math.fsum(map(math.exp, distinct.values())), 1.0), hidden=states
+    )
 
-    A few positions at a time: no second copy of the logits is made. (`logsumexp` is several times slower on a CPU.)
+
+def _sum_logprobs(
+    logits_N_V: torch.Tensor, places: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> list[float]:
+    """Return the log-probability of each target, whose tokens follow the logits at the row's `places`.
+
+    A few positions at a time: no second copy of the logits is made. (torch's `logsumexp` is several times slower on a CPU.)
     """
-    ids = torch.tensor(target, device=logits_T_V.device)
-    parts = zip(*(torch.split(x, POSITIONS) for x in (logits_T_V[-len(target) :], ids)), strict=True)
-    sums = [part.float().log_softmax(-1).gather(-1, wanted[:, None]).double().sum() for part, wanted in parts]
-    return float(torch.stack(sums).sum())
+    device = logits_N_V.device
+    rows = torch.tensor([row for row, own in enumerate(places) for _ in own], device=device)
+    at = torch.tensor([place for own in places for place in own], device=device)
+    ids = torch.tensor([token for target in targets for token in target], device=device)
+    of_targets = logits_N_V[at, ids].double()
+    sums = []
+    for part in torch.split(logits_N_V, POSITIONS):
+        part = part.float()
+        top = part.amax(-1, keepdim=True)
+        sums.append(part.sub_(top).exp_().sum(-1).log_() + top[:, 0])  # in place: nobody reads the logits after this
+    logprobs = of_targets - torch.cat(sums)[at].double()
+    totals = torch.zeros(len(places), dtype=torch.float64, device=device).index_add_(0, rows, logprobs)
+    return [float(total) for total in totals.tolist()]
 
 
 def _halves(rows: list[int]) -> list[list[int]]:

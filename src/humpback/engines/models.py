@@ -23,7 +23,7 @@ from humpback.corpus.readers import input_errors
 from humpback.engines.base import ModelRef
 from humpback.errors import InputError, MissingDependencyError
 
-__all__ = ["hash_model", "quiet_loading", "resolve_model"]
+__all__ = ["hash_model", "quiet_loading", "resolve_adapter", "resolve_model"]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 ANSWER_FILES = (
@@ -39,6 +39,9 @@ ANSWER_FILES = (
     "*.model",
 )
 """Files that decide what a model answers: they are its identity."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_PLACES = ("base_model_name_or_path", "revision", "auto_mapping", "peft_version")
+"""Settings of an adapter that say where it comes from, and not what it answers."""
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*", "vocab*", "merges*")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -75,6 +78,60 @@ def hash_model(folder: Path) -> str:
     for name in names:
         digest.update(f"{name}\0{_file_hash(folder / name)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def resolve_adapter(base: ModelRef, folder: Path) -> ModelRef:
+    """Return the base with the LoRA adapter in `folder` on it; raise InputError when that belongs to another base."""
+
+    def refuse(what: str) -> InputError:
+        return InputError(f"adapter={str(folder)!r} {what}")
+
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise refuse(f"has no {name}; give a folder as written by peft's save_pretrained")
+    with input_errors("adapter", folder):
+        try:
+            config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            kind = config["peft_type"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise refuse(f"has a damaged {ADAPTER_CONFIG} ({type(error).__name__}: {error}); copy it again") from error
+        if kind != "LORA":
+            raise refuse(f"is of type {kind}; only LORA adapters are read: merge it into its base model")
+        if misfit := _find_misfit(Path(base.path), folder):
+            raise refuse(
+                f"does not belong to the model in {base.path}: {misfit}; name the model that it was trained on"
+            )
+        settings = {name: value for name, value in config.items() if name not in ADAPTER_PLACES}
+        parts = (base.content_hash, json.dumps(settings, sort_keys=True), _file_hash(folder / ADAPTER_WEIGHTS))
+        content = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return ModelRef(path=base.path, content_hash=content, adapter=str(folder.resolve()))
+
+
+def _find_misfit(base: Path, folder: Path) -> str | None:
+    """Return the first weight of an adapter that the base has no place for, from the files' headers."""
+    shapes = {name: shape for path in base.glob("*.safetensors") for name, shape in _read_shapes(path).items()}
+    for name, shape in _read_shapes(folder / ADAPTER_WEIGHTS).items():
+        module, _, factor = name.removeprefix("base_model.model.").partition(".lora_")
+        if factor.partition(".")[0] not in ("A", "B"):
+            continue
+        weight = f"{module}.weight"
+        if weight not in shapes:
+            return f"it changes {weight}, which that has not"
+        place = 1 if factor.startswith("A") else 0  # A takes what comes in, B gives what goes out
+        given, expected = shape[place], shapes[weight][place]
+        if given != expected:
+            return f"{weight} is of size {expected} there and of {given} here"
+    return None
+
+
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}); copy or fetch it again") from error
 
 
 @contextlib.contextmanager

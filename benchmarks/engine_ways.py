@@ -1,0 +1,179 @@
+"""How the engine's questions are usually asked: plain transformers, for `engines.py` to compare with. In: prompts. Out: answers.
+
+Each way is what a careful user writes in an afternoon: no gradients, and only the logits that are needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from humpback.engines.base import Sampling
+from humpback.engines.hf_tokenizer import HFTokenizer
+from humpback.prompts import Choice, Continuation, Prompt
+
+__all__ = [
+    "DISTILABEL",
+    "Rated",
+    "Work",
+    "distilabel_rate",
+    "generate_and_parse",
+    "generate_padded",
+    "matmul_flops",
+    "read_one",
+]
+
+DISTILABEL = "DISTILABEL_PYTHON"
+"""Environment variable: the interpreter of an environment with distilabel."""
+HOW_TO = (
+    "distilabel is not measured: set {name} to the interpreter of an environment made with\n"
+    "  python -m venv ENV && ENV/bin/pip install torch requests 'distilabel[hf-transformers]==1.5.3'"
+)
+DIGIT = re.compile(r"(?<![\d.])[1-5](?![\d]|\.\d)")
+MATMUL = 2048
+"""Side of the square matrices of the machine's rate."""
+
+
+class Work(NamedTuple):
+    """What must be computed."""
+
+    tokens: int
+    """Each token of the questions once, as the tree that they make has it."""
+    heads: int
+    """Positions that need logits."""
+
+    def __add__(self, other: object) -> Work:
+        assert isinstance(other, Work)
+        return Work(self.tokens + other.tokens, self.heads + other.heads)
+
+    @classmethod
+    def of(cls, prompts: Sequence[Prompt], targets: Sequence[Continuation] | None = None) -> Work:
+        """Count the work of reading one next token after each prompt, or of the likelihoods of targets after them."""
+        ends = [target.token_ids[:-1] for target in targets] if targets else [()] * len(prompts)
+        rows = sorted((*prompt.token_ids, *end) for prompt, end in zip(prompts, ends, strict=True))
+        tokens = len(rows[0])
+        for before, row in pairwise(rows):
+            common = next(
+                (i for i, (a, b) in enumerate(zip(before, row, strict=False)) if a != b), min(len(before), len(row))
+            )
+            tokens += len(row) - common
+        return cls(tokens, sum(len(target.token_ids) for target in targets) if targets else len(prompts))
+
+
+class Rated(NamedTuple):
+    """Ratings of some pairs by another way."""
+
+    seconds: float
+    unparsed: int
+
+
+def read_one(
+    net: Any, prompt: Prompt, choices: Sequence[Choice], target: Continuation | None, layers: Sequence[int] = ()
+) -> tuple[list[float], float]:
+    """Return the choices' log-probabilities after a prompt, or the target's, by a forward pass over this row alone."""
+    if target is None:
+        output = net(
+            input_ids=torch.tensor([prompt.token_ids]),
+            use_cache=False,
+            logits_to_keep=1,
+            output_hidden_states=bool(layers),
+        )
+        after = output.logits[0, -1].log_softmax(-1)
+        states = sum(float(output.hidden_states[layer][0, -1].sum()) for layer in layers)
+        return after[[choice.token_id for choice in choices]].tolist(), states
+    ids = torch.tensor([prompt.token_ids + target.token_ids[:-1]])
+    logits = net(input_ids=ids, use_cache=False, logits_to_keep=len(target.token_ids)).logits[0]
+    found = logits.log_softmax(-1).gather(-1, torch.tensor(target.token_ids)[:, None]).sum()
+    return [], float(found)
+
+
+def generate_and_parse(net: Any, tokenizer: HFTokenizer, prompts: Sequence[Prompt], *, new_tokens: int) -> Rated:
+    """Let the model write a reply to each rating prompt and search it for a score."""
+    started = time.perf_counter()
+    unparsed = 0
+    for prompt in prompts:
+        ids = torch.tensor([tokenizer.encode(tokenizer.chat(prompt.user))])
+        drawn = net.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            eos_token_id=list(tokenizer.end_of_turn[-1:]),
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        unparsed += DIGIT.search(tokenizer.decode_plain(drawn[0, ids.shape[1] :].tolist())) is None
+    return Rated(time.perf_counter() - started, unparsed)
+
+
+def distilabel_rate(model: str, pairs: Sequence[tuple[str, str]]) -> Rated | None:
+    """Rate by distilabel in its own environment; None, and a word how to make one, where there is none."""
+    python = os.environ.get(DISTILABEL)
+    if not python:
+        print(HOW_TO.format(name=DISTILABEL))
+        return None
+    with tempfile.TemporaryDirectory(prefix="humpback-distilabel-") as folder:
+        answer = Path(folder) / "rated.json"
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            [python, str(Path(__file__).with_name("distilabel_rating.py")), str(answer)],
+            input=json.dumps({"model": model, "pairs": list(pairs)}),
+            capture_output=True,
+            text=True,
+            env={**environment, "HF_HUB_OFFLINE": "1"},
+        )
+        if done.returncode:
+            raise SystemExit(f"distilabel failed:\n{done.stderr[-3000:]}")
+        rated = json.loads(answer.read_text())
+    return Rated(rated["seconds"], sum(score is None for score in rated["scores"]))
+
+
+def generate_padded(
+    net: Any, tokenizer: HFTokenizer, prompts: Sequence[Prompt], sampling: Sampling, *, batch: int
+) -> int:
+    """Draw completions with transformers' own generate, in padded batches in file order; return the tokens drawn."""
+    drawn = 0
+    ends = [tokenizer.end_of_turn[-1], tokenizer.eos_token_id]
+    for start in range(0, len(prompts), batch):
+        rows = [prompt.token_ids for prompt in prompts[start : start + batch]]
+        width = max(map(len, rows))
+        output = net.generate(
+            torch.tensor([[0] * (width - len(row)) + list(row) for row in rows]),
+            attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+            max_new_tokens=sampling.max_tokens,
+            do_sample=True,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=0,
+            eos_token_id=ends,
+            pad_token_id=ends[1],
+        )
+        for row in output[:, width:].tolist():
+            drawn += next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
+    return drawn
+
+
+def matmul_flops() -> float:
+    """Return operations per second of a large float32 matrix product: what this machine can do at best."""
+    one, other = torch.rand(MATMUL, MATMUL), torch.rand(MATMUL, MATMUL)
+    seconds = []
+    for _ in range(6):  # the first one warms up
+        started = time.perf_counter()
+        one @ other
+        seconds.append(time.perf_counter() - started)
+    return float(2 * MATMUL**3 / min(seconds[1:]))
+
+
+def expected_score(logprobs: Sequence[float]) -> float:
+    shares = [math.exp(logprob) for logprob in logprobs]
+    return sum(score * share for score, share in enumerate(shares, start=1)) / sum(shares)

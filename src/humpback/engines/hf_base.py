@@ -1,0 +1,184 @@
+"""The weights that engines of one process share. In: a folder, a device, a number format. Out: a base, its adapters switched on it.
+
+A base lives as long as an engine holds it; LoRA adapters are held beside its weights and one at a time answers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from humpback.engines.attending import ATTENTION, PackSeen
+from humpback.engines.base import ModelRef
+from humpback.engines.hf_tokenizer import first_line
+from humpback.engines.models import hash_model, quiet_loading
+from humpback.engines.packs import Row, build_pack
+from humpback.errors import InputError, MissingDependencyError
+
+__all__ = ["Base", "Net", "open_base"]
+
+Net: TypeAlias = Any
+"""transformers types its models by what they happen to do, not by what they promise."""
+
+
+class Base:
+    """The weights of a folder on a device, and the adapters held beside them."""
+
+    def __init__(self, path: str, device: torch.device, dtype: torch.dtype) -> None:
+        self.net = _load(path, dtype).to(device)
+        # `generate` fills in from here what it is not told, and published models ask for a repetition penalty or top_k
+        ends = self.net.generation_config.eos_token_id
+        self.ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self.net.generation_config = GenerationConfig.from_dict({})
+        self.packs = _can_pack(self.net)
+        self._adapted: Any = None
+        self._active: str | None = None
+        self._held: set[str] = set()
+
+    def activate(self, adapter: str | None) -> None:
+        """Answer with the adapter in this folder, or as the weights are."""
+        if adapter == self._active:
+            return
+        if adapter is not None and adapter not in self._held:
+            self._hold(adapter)
+        if adapter is None:
+            self._adapted.base_model.disable_adapter_layers()
+        else:
+            self._adapted.base_model.enable_adapter_layers()
+            self._adapted.set_adapter(_adapter_name(adapter))
+        self._active = adapter
+
+    def drop(self, adapter: str) -> None:
+        """Free an adapter's memory."""
+        if adapter in self._held:
+            self.activate(None)
+            self._adapted.delete_adapter(_adapter_name(adapter))
+            self._held.remove(adapter)
+
+    def _hold(self, adapter: str) -> None:
+        try:
+            from peft import PeftModel
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the adapter in {adapter} needs peft; install it with: pip install 'humpback-lm[train]'"
+            ) from error
+        name = _adapter_name(adapter)
+        try:
+            with warnings.catch_warnings():
+                # transformers' models have the attribute before any adapter
+                warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+                # peft 0.21 asks by a name that transformers 5.24 calls old
+                warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+                if self._adapted is None:
+                    # puts its layers into the net itself, which is asked as before; the wrapper only switches them
+                    self._adapted = PeftModel.from_pretrained(self.net, adapter, adapter_name=name)
+                else:
+                    self._adapted.load_adapter(adapter, adapter_name=name)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a damaged file fails anywhere in the readers, with any error
+            raise InputError(
+                f"the adapter in {adapter} cannot be loaded ({type(error).__name__}: {first_line(error)}); "
+                "copy or fetch the folder again, or name the base model that it was trained on"
+            ) from error
+        self._held.add(adapter)
+        self.net.eval()
+
+
+def _adapter_name(folder: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in folder)  # a dot would name a submodule
+
+
+_bases: WeakValueDictionary[tuple[str, str, str, str], Base] = WeakValueDictionary()
+"""What is loaded in this process, by folder, content, device and number format; held by the engines that use it, not here."""
+
+
+def open_base(model: ModelRef, device: torch.device, dtype: torch.dtype) -> Base:
+    """Load a model's base, or take it from an engine that has loaded it."""
+    content = hash_model(Path(model.path)) if model.adapter else model.content_hash
+    key = (model.path, content, str(device), str(dtype))
+    base = _bases.get(key)
+    if base is None:
+        base = _bases[key] = Base(model.path, device, dtype)
+    return base
+
+
+def _load(path: str, dtype: torch.dtype) -> Net:
+    try:
+        with quiet_loading():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged file fails anywhere in the readers, with any error
+        raise InputError(
+            f"the model in {path} cannot be loaded ({type(error).__name__}: {first_line(error)}); "
+            "copy or fetch the folder again, or save it again with save_pretrained"
+        ) from error
+    net, info = loaded
+    if info["missing_keys"]:
+        names = ", ".join(sorted(info["missing_keys"])[:3])
+        raise InputError(f"the weights in {path} lack {names}: they do not belong to its config.json")
+    return net.eval()
+
+
+PROBE = (tuple(range(3, 40)), tuple(range(3, 30)))
+"""Two rows that begin alike."""
+
+
+def _can_pack(net: Net) -> bool:
+    """Tell whether this model can be run on packs, and switch it to our attention if it can.
+
+    Its architecture must keep plain keys and values (a sliding window or a recurrent state forgets), hand its attention to a
+    function, and pass on what that needs; then two rows through a pack must give what they give alone.
+    """
+    plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=net.config).layers)
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(net.forward).parameters.values())
+    size = net.get_input_embeddings().weight.shape[0]
+    if not (plain and passes_on and getattr(net, "_supports_attention_backend", False)):
+        return False
+    rows = [tuple(token % size for token in row) for row in PROBE]
+    with torch.inference_mode():
+        alone = torch.stack([_ask_alone(net, row) for row in rows])
+        net.set_attn_implementation(ATTENTION)
+        try:
+            packed = _ask_packed(net, rows)
+        except (NotImplementedError, TypeError):  # attention of another kind, or one that is not told what it sees
+            packed = torch.full_like(alone, torch.nan)
+    spread = alone.std() * (1e-3 if net.dtype == torch.float32 else 0.1)
+    if bool(((packed - alone).abs() <= spread).all()):
+        return True
+    net.set_attn_implementation("sdpa")
+    return False
+
+
+def _ask_alone(net: Net, row: Row) -> torch.Tensor:
+    logits: torch.Tensor = net(input_ids=torch.tensor([row], device=net.device), use_cache=False).logits
+    return logits[0, -1].float()
+
+
+def _ask_packed(net: Net, rows: Sequence[Row]) -> torch.Tensor:
+    pack = build_pack(rows)
+    ends = [pack.places(i, len(row) - 1, len(row))[0] for i, row in enumerate(rows)]
+    logits: torch.Tensor = net(
+        input_ids=torch.tensor([pack.token_ids], device=net.device),
+        position_ids=torch.tensor([pack.positions], device=net.device),
+        use_cache=False,
+        logits_to_keep=torch.tensor(ends, device=net.device),
+        seen=PackSeen(pack, None, keep=False, device=net.device),
+    ).logits
+    return logits[0].float()
