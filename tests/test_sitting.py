@@ -36,6 +36,7 @@ def sit(model: Path, folder: Path, **runtime: Any) -> Sitting:
         "model": {"base": str(model), "max_tokens": 512},
         "seed": {"inputs": [{"path": "package:seed"}]},
         "corpus": {"inputs": [{"path": "pydoc:topics"}]},
+        "score": {"signals": ["rating", "backward_lift", "forward_lift"]},
         "runtime": runtime,
     }
     return Sitting(Recipe.model_validate(recipe), RunDir(folder), Console(quiet=True))
