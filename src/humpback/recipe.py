@@ -601,6 +601,20 @@ def load_corpus(path: Path | None, given: Mapping[str, Any], overrides: Sequence
     return check_section(CorpusRecipe, data, f"recipe {path}" if path else "what is asked for")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once: of two values for one key, YAML takes the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} stands twice in one section; keep one of them", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8")
@@ -611,7 +625,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror}; give a YAML file") from None
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
         raise RecipeError(f"recipe {path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
