@@ -379,7 +379,13 @@ def run_both(folder: Path, model: ModelRef, engines: Engines, draw_tokens: int) 
         backward=spec, prompts=prompts, settings=AugmentSettings(max_tokens=draw_tokens), random_seed=0, engines=engines
     )
     score = ScoreTask(
-        model=spec, backward=spec, prompts=prompts, settings=ScoreSettings(), iteration=1, engines=engines
+        model=spec,
+        backward=spec,
+        prompts=prompts,
+        settings=ScoreSettings(),
+        iteration=1,
+        random_seed=0,
+        engines=engines,
     )
     candidates = Output(folder / "augment", "candidates", Candidate)
     how = {"executor": SerialExecutor(), "shard_rows": 512}

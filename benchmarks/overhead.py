@@ -143,7 +143,13 @@ def run_stages(segments: Path, place: Path, engines: Engines) -> tuple[Work, Wor
         backward=backward, prompts=prompts, settings=AugmentSettings(), random_seed=0, engines=engines
     )
     score = ScoreTask(
-        model=model, backward=backward, prompts=prompts, settings=ScoreSettings(), iteration=1, engines=engines
+        model=model,
+        backward=backward,
+        prompts=prompts,
+        settings=ScoreSettings(),
+        iteration=1,
+        random_seed=0,
+        engines=engines,
     )
     candidates = Output(place / "augment", "candidates", Candidate)
     how = {"executor": SerialExecutor(), "shard_rows": SHARD_ROWS}
