@@ -177,13 +177,15 @@ class Watcher:
             ask(name, ids_of)
         real = CachedEngine._answer
 
-        def answer(cached: CachedEngine, codec: Any, keys: Sequence[bytes], lengths: Any, inner: Any) -> Any:
+        def answer(
+            cached: CachedEngine, codec: Any, keys: Sequence[bytes], lengths: Any, inner: Any, *more: Any
+        ) -> Any:
             def noting(rows: list[int]) -> Any:
                 fresh = inner(rows)
                 self.say({"keys": [[request, keys[r].hex()] for request, r in zip(self.asked, rows, strict=True)]})
                 return fresh
 
-            return real(cached, codec, keys, lengths, noting)
+            return real(cached, codec, keys, lengths, noting, *more)
 
         CachedEngine._answer = answer  # type: ignore[method-assign]
 
