@@ -418,7 +418,9 @@ class Rooms(Sitting):
             rows: list[dict[str, Any]] = json.loads(path.read_bytes())["rows"]
         except (OSError, ValueError, KeyError) as error:
             raise StorageError(f"{path} cannot be read ({error}); run again with --rerun-from {stage}") from error
-        return [row for row in rows if row["kind"] != HUMAN]  # those are candidates, not what candidates are compared with
+        return [
+            row for row in rows if row["kind"] != HUMAN
+        ]  # those are candidates, not what candidates are compared with
 
     def _judge_of(self, stage: str) -> Path | None:
         """Return the file of what an audit has learnt, None where it was too small to learn anything."""
