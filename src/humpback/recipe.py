@@ -388,7 +388,8 @@ class EvaluateSettings(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Level of every interval."""
     labels: bool = False
-    """Audit by the human labels of the run too (`humpback label`); an audit made with other labels is then refused as stale."""
+    """Audit by the human labels of the run too (`humpback label`), in the stage `human` at the end; made with other labels, that
+    stage is refused as stale. They decide nothing."""
     control: bool = True
     """Also train a control: seed and as many uncurated candidates as the last iteration curated."""
 
