@@ -153,6 +153,9 @@ def test_a_folder_is_no_recipe(command: Command, tmp_path: Path) -> None:
         ("train.learning_rate=fast", ["train.learning_rate=fast"]),
         ("runtime.engine=hf", ["model.base=fake", "runtime.engine=hf"]),
         ("seed.inputs=[]", ["seed.inputs"]),
+        ("curate.signal=p_good", ["curate.signal=p_good", "seed.holdout=10", "24 or more"]),
+        ("curate.signal=probe", ["curate.signal=probe", "seed.holdout=10", "24 or more"]),
+        ("curate.policy=precision", ["curate.policy=precision", "seed.holdout=10", "24 or more"]),
         ("train.learning_rate=2024-13-01", ["train.learning_rate=2024-13-01"]),
     ],
 )

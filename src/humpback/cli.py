@@ -229,7 +229,7 @@ def label(
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print --stats as JSON.")] = False,
 ) -> None:
-    """Judge a run's pairs yourself, one by one: the audit and the calibration learn from it.
+    """Judge a run's pairs yourself, one by one; with evaluate.labels the run audits its signals by what you say.
 
     Keys: 1 to 5 (4 and 5 are good), or g good and b bad; s skip, u undo, n note, SPACE more, p back, q quit.
     Every answer is kept in RUN/labels.jsonl at once, and the same command goes on where you stopped. With --labeller,

@@ -21,6 +21,7 @@ from humpback.errors import InputError, RecipeError
 from humpback.prompts import RUBRICS, SEED_TAG, WEB_TAG
 
 __all__ = [
+    "MIN_PAIRS",
     "AugmentSettings",
     "CorpusInput",
     "CorpusRecipe",
@@ -63,6 +64,8 @@ Filter = Literal[
 ]
 """The rules of `corpus/quality.py` and `corpus/webrules.py`, cheapest first."""
 Share = Annotated[float, Field(gt=0, le=1)]
+MIN_PAIRS = 24
+"""Fewer held-out pairs give no probe and no P(good): three folds of eight are the least to choose, to fit and to judge on."""
 
 
 class Section(BaseModel):
@@ -385,7 +388,8 @@ class EvaluateSettings(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Level of every interval."""
     labels: bool = False
-    """Audit by the human labels of the run too (`humpback label`); an audit made with other labels is then refused as stale."""
+    """Audit by the human labels of the run too (`humpback label`), in the stage `human` at the end; made with other labels, that
+    stage is refused as stale. They decide nothing."""
     control: bool = True
     """Also train a control: seed and as many uncurated candidates as the last iteration curated."""
 
@@ -569,6 +573,18 @@ class Recipe(Section):
             raise ValueError(
                 f"model.max_tokens={self.model.max_tokens} leaves no room for a rubric and a pair beside "
                 f"score.reasoning_tokens={reply}; use at least {reply + 512}, or shorter replies"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _learnable(self) -> Recipe:
+        """Refuse to select by what so few held-out pairs cannot teach, before a model is trained."""
+        asked = [f"curate.signal={self.curate.signal}"] * (self.curate.signal in ("p_good", "probe"))
+        asked += ["curate.policy=precision"] * (self.curate.policy == "precision")
+        if asked and self.seed.holdout < MIN_PAIRS:
+            raise ValueError(
+                f"{asked[0]} is learnt from the held-out pairs, and seed.holdout={self.seed.holdout} are too few; "
+                f"hold out {MIN_PAIRS} or more, or take curate.signal=auto and another policy"
             )
         return self
 

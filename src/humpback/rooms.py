@@ -7,7 +7,6 @@ connect the two.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,8 +17,7 @@ from humpback.errors import GateError, StorageError
 from humpback.evaluation.candidates import compare_models, describe_scores
 from humpback.evaluation.corruptions import KINDS
 from humpback.evaluation.gate import check_limits, tell_rates, to_plain
-from humpback.evaluation.humanaudit import HUMAN
-from humpback.evaluation.labels import Labels, read_labels
+from humpback.evaluation.labels import read_labels
 from humpback.evaluation.rating import count_replies
 from humpback.evaluation.signals import ENGINE_ERROR, count_calls
 from humpback.export.dataset import write_dataset
@@ -40,6 +38,7 @@ from humpback.stages.evaluate import calls_per_pair, evaluate
 from humpback.stages.finetune import finetune, take_twin, train_spec
 from humpback.stages.gate import CALLS as GATE_CALLS
 from humpback.stages.gate import draw_segments, gate
+from humpback.stages.human import audit_by_people
 from humpback.stages.mix import mix, mix_backward
 from humpback.stages.stop import judge_iteration
 from humpback.stages.table import Course, find_course
@@ -228,8 +227,7 @@ class Rooms(Sitting):
         def do(folder: Path) -> tuple[Work, Result]:
             holdout = list(self.pairs("holdout"))
             calls = count_calls(recipe.score.signals, samples=recipe.score.samples)
-            labelled = len(self.labels.pairs) if self.labels else 0
-            with self.answers_bar(name, ((1 + len(KINDS)) * len(holdout) + labelled) * calls):
+            with self.answers_bar(name, (1 + len(KINDS)) * len(holdout) * calls):
                 done = audit(
                     holdout,
                     recipe.score.signals,
@@ -237,24 +235,17 @@ class Rooms(Sitting):
                     recipe.evaluate,
                     model_name=f"M_{t}",
                     random_seed=recipe.random_seed,
-                    labels=self.labels,
                 )
             atomic_write(folder / "audit.json", to_json({**done.verdict, "rows": done.rows}))
             if done.judge:
                 atomic_write(folder / JUDGE, done.judge.to_bytes())
-            errors = {
-                row["pair_id"]
-                for row in done.rows
-                if row["kind"] != HUMAN and any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())
-            }
+            errors = _pairs_with_errors(done.rows)
             failed = {ENGINE_ERROR: len(errors)} if errors else {}
             work = Work(counts=Counts(read=len(holdout), kept=len(holdout) - len(errors), failed=failed))
             return work, {**done.verdict, **self._replies(row["scores"] for row in done.rows)}
 
         models = {"model": self.model(f"iteration-{t}"), "backward": self.model("backward")}
         identity = {**self.scoring(), **self.statistics()}
-        if self.labels is not None:
-            identity["labels"] = self.labels.identity()
         self.stage(name, identity, inputs=["seed"], models=models, do=do)
         for note in self.result(name)["notes"]:
             self.console.say(f"  audit of {note}")
@@ -375,6 +366,48 @@ class Rooms(Sitting):
         identity = {**self.statistics(), **self.prompt_prints("answer", "backward")}
         self.stage("evaluate", identity, inputs=["seed"], models=models, do=do)
 
+    def human(self) -> None:
+        recipe, audits = self.recipe, [f"iteration-{t}/audit" for t in range(self.course.iterations + 1)]
+        if not recipe.evaluate.labels:
+            return
+        labels = read_labels(self.run_dir.path)
+
+        def do(folder: Path) -> tuple[Work, Result]:
+            found, rows = [], []
+            calls = count_calls(recipe.score.signals, samples=recipe.score.samples)
+            with self.answers_bar("human", len(labels.pairs) * len(audits) * calls):
+                for t, audited in enumerate(audits):
+                    done = audit_by_people(
+                        labels,
+                        recipe.score.signals,
+                        self._score_task(t + 1, judge=self._judge_of(audited)).raters(),
+                        recipe.evaluate,
+                        model_name=f"M_{t}",
+                        random_seed=recipe.random_seed,
+                    )
+                    found.append(done.verdict)
+                    rows += done.rows
+                    self.engines.close()  # one M_t is in memory at a time
+            atomic_write(folder / "human.json", to_json({"models": found, "rows": rows}))
+            errors = _pairs_with_errors(rows)
+            failed = {ENGINE_ERROR: len(errors)} if errors else {}
+            count = len(labels.pairs)
+            work = Work(counts=Counts(read=count, kept=count - len(errors), failed=failed))
+            return work, {"models": found, **self._replies(row["scores"] for row in rows)}
+
+        models = {f"M_{t}": self.model(f"iteration-{t}") for t in range(len(audits))}
+        identity = {**self.scoring(), **self.statistics(), "labels": labels.identity()}
+        self.stage(
+            "human",
+            identity,
+            inputs=["augment", *audits],
+            models={**models, "backward": self.model("backward")},
+            do=do,
+        )
+        for found in self.result("human")["models"]:
+            for note in found["notes"]:
+                self.console.say(f"  audit of {note}")
+
     def dataset(self) -> None:
         last = f"iteration-{self.course.published}"
 
@@ -403,11 +436,6 @@ class Rooms(Sitting):
         self.stage("report", {}, inputs=names, do=do)
 
     # -- inner ------------------------------------------------------------------------------------------------------
-
-    @functools.cached_property
-    def labels(self) -> Labels | None:
-        """The human labels of this run, read once so that all its audits use the same; None when the recipe asks for none."""
-        return read_labels(self.run_dir.path) if self.recipe.evaluate.labels else None
 
     def _scored(self, t: int) -> Iterator[Scored]:
         return self.read(f"iteration-{t}/score", "scored", Scored)
@@ -461,6 +489,11 @@ class Rooms(Sitting):
         from humpback.training.launch import train
 
         return lambda spec, on_step: train(spec, on_step=on_step)
+
+
+def _pairs_with_errors(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the pairs of an audit on which an engine failed."""
+    return {row["pair_id"] for row in rows if any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())}
 
 
 def _follow(bar: Bar) -> Callable[[TrainStep], None]:

@@ -30,10 +30,10 @@ from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Sitting"]
 
-WITHOUT_ROWS = ("finetune", "gate", "audit", "stop", "evaluate", "dataset", "report")
+WITHOUT_ROWS = ("finetune", "gate", "audit", "stop", "evaluate", "human", "dataset", "report")
 """Stages whose kept rows are no Parquet files of their own folder."""
 
-STAGE_VERSION = 5
+STAGE_VERSION = 6
 """Part of every stage's identity; raised when the same recipe would give other rows."""
 
 R = TypeVar("R", bound=Record)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from humpback.engines.base import ChoiceLogprobs
+from humpback.engines.base import ChoiceLogprobs, Completion, Sampling
 from humpback.engines.fake import FakeEngine, fake_model
 from humpback.evaluation.audit import BASELINES, MIN_PAIRS, Audit, SignalAudit, audit_signals
 from humpback.evaluation.calibration import P_GOOD
@@ -190,6 +190,56 @@ def test_few_pairs_are_audited_without_p_good_and_it_is_said() -> None:
     assert audit.note.startswith(f"{MIN_PAIRS - 1} held-out pairs are too few")
     assert [entry.signal for entry in audit.signals] == ["rating", *BASELINES]
     assert audit.note in tell_verdict(audit, "M_0", MIN_PAIRS - 1)["notes"][0]
+
+
+class Counting(FakeEngine):
+    """Counts the prompts whose hidden states are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(fake_model(None))
+        self.read = 0
+
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
+    ) -> list[ChoiceLogprobs]:
+        self.read += len(prompts) if layers else 0
+        return super().choice_logprobs(prompts, choices, layers)
+
+
+@pytest.mark.parametrize(("count", "reads"), [(MIN_PAIRS - 1, False), (MIN_PAIRS, True)])
+def test_hidden_states_are_read_only_where_a_probe_can_be_fitted(count: int, reads: bool) -> None:
+    engine = Counting()
+    audit = _run(_pairs(count), ("forward_lift", "probe"), engine)
+    assert (engine.read > 0, audit.fitted is not None) == (reads, reads)
+
+
+class Mumbling(Rating):
+    """Its replies hold no verdict, but for pairs that its rule names."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        given = ("Score: 4" if any(words in prompt.user for words in self.rule) else "Well." for prompt in prompts)
+        return [Completion(text=text, tokens=3, finish="stop") for text in given]
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_audit_whose_sampled_ratings_have_next_to_no_verdict_learns_nothing_and_says_so(known: int) -> None:
+    pairs = _pairs(MIN_PAIRS)
+    rule: dict[str, float | str | None] = {pair.instruction: None for pair in pairs[:known]}
+    audit = _run(pairs, ("sampled_rating",), Mumbling(rule, None))
+    assert audit.fitted is None
+    assert "to learn P(good) from" in audit.note
+    assert any("sampled_rating" in row.scores for row in audit.rows) == bool(known)
+
+
+def test_audit_row_with_an_engine_error_has_no_p_good_and_says_why() -> None:
+    pairs = _pairs(MIN_PAIRS)
+    audit = _run(pairs, ("rating", "forward_lift"), Rating({pairs[0].instruction: "out of memory"}, 3.0))
+    failed = [row for row in audit.rows if "rating" in row.missing]
+    assert failed
+    for row in audit.rows:
+        assert (P_GOOD in row.scores) == (row not in failed)
+    assert {row.missing[P_GOOD] for row in failed} == {"engine_error: out of memory"}
+    assert all("forward_lift" in row.scores for row in failed)
 
 
 def test_pair_with_an_unparsed_rating_leaves_the_audit_and_is_counted() -> None:

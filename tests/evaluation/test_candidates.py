@@ -88,6 +88,12 @@ def test_unparsed_ratings_are_counted_apart_from_other_reasons() -> None:
     assert told["prevalence"] is None
 
 
+@pytest.mark.parametrize("reason", ["unparsed", "truncated", "out_of_range"])
+def test_reply_without_a_verdict_counts_as_unparsed_whatever_kept_it_from_one(reason: str) -> None:
+    rows = [_scored({}, 0, {"rating": f"{reason}: none of 3 replies gave a verdict (3 {reason})"})]
+    assert _describe(rows, [])["unparsed"]["rating"] == 1
+
+
 def test_same_scores_agree_wholly_and_unrelated_ones_not_at_all() -> None:
     rows = _candidates(500, 1)
     same, other = compare_models(rows, rows, NAMES), compare_models(rows, _candidates(500, 2), NAMES)

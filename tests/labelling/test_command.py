@@ -1,4 +1,4 @@
-"""`humpback label` as it is called: statistics, refusals, and that the audit uses what was said."""
+"""`humpback label` as it is called: statistics, refusals, and that the run audits its signals by what was said."""
 
 from __future__ import annotations
 
@@ -104,28 +104,48 @@ def test_import_tells_what_became_of_each_line(
 # -- the audit -----------------------------------------------------------------------------------------------------------
 
 
-def test_audit_takes_labels_when_the_recipe_asks_and_refuses_others_as_stale(lab: Lab, copy_of_finished: Path) -> None:
+def test_run_audits_by_labels_when_the_recipe_asks_and_refuses_others_as_stale(
+    lab: Lab, copy_of_finished: Path
+) -> None:
     run = copy_of_finished
     _label(run, "ann", 1000)
     assert lab.run(run) is False, "labels nobody asked for change nothing"
-    lab.run(run, evaluate__labels=True, rerun_from="iteration-0/audit")
-    manifest = lab.manifest(run, "iteration-0/audit")
-    human = manifest["result"]["human"]
-    assert (human["pairs"], human["gone"], human["split"]) == (20, 0, 0)
-    aucs = {entry["signal"]: entry["auc"]["value"] for entry in human["signals"]}
-    assert aucs["rating"] == 1, "good was what the rating kept"
-    rows = json.loads((run / "iteration-0/audit/audit.json").read_bytes())["rows"]
-    assert sum(row["kind"] == "human" for row in rows) == 20
-    assert manifest["read"] == manifest["kept"] == 10, "human rows are beside the held-out ones"
-    assert any("rating against 20 human labels: AUC 1.00" in note for note in manifest["result"]["notes"])
+    with pytest.raises(DriftError, match=r"human is new to (.|\n)*--rerun-from human"):
+        lab.run(run, evaluate__labels=True)
+    lab.run(run, evaluate__labels=True, rerun_from="human")
+    manifest = lab.manifest(run, "human")
+    assert (manifest["read"], manifest["kept"]) == (20, 20)
+    first, second = manifest["result"]["models"]
+    assert (first["model"], second["model"]) == ("M_0", "M_1")
+    assert (first["pairs"], first["gone"], first["split"]) == (20, 0, 0)
+    aucs = {entry["signal"]: entry["auc"] for entry in first["signals"]}
+    signal = lab.manifest(run, "iteration-1/curate")["result"]["signal"]
+    assert aucs[signal]["value"] == 1, "good was what that signal kept"
+    assert aucs["probe"] is None, "ten held-out pairs teach no probe"
+    rows = json.loads((run / "human/human.json").read_bytes())["rows"]
+    assert [sum(row["model"] == name for row in rows) for name in ("M_0", "M_1")] == [20, 20]
+    audits = json.loads((run / "report/report.json").read_bytes())["audits"]
+    assert any(f"{signal} against 20 human labels: AUC 1.00" in note for note in audits[0]["notes"])
+    assert f"{signal} against 20 human labels" in (run / "report/report.html").read_text(encoding="utf-8")
     assert lab.run(run, evaluate__labels=True) is False
     Session(load_population(run), "ann", 1000).undo()
-    with pytest.raises(DriftError, match=r"iteration-0/audit(.|\n)*labels\.pairs: 20 -> 19(.|\n)*--rerun-from"):
+    with pytest.raises(DriftError, match=r"stage human(.|\n)*labels\.pairs: 20 -> 19(.|\n)*--rerun-from human"):
         lab.run(run, evaluate__labels=True)
+
+
+def test_more_labels_make_nothing_anew_that_decides(lab: Lab, copy_of_finished: Path) -> None:
+    run = copy_of_finished
+    before = {name: data for name, data in lab.listing(run).items() if name.startswith(("iteration-", "control/"))}
+    for count in (4, 8):
+        _label(run, "ann", count)
+        lab.run(run, evaluate__labels=True, rerun_from="human")
+        assert lab.manifest(run, "human")["read"] == count
+    assert {name: data for name, data in lab.listing(run).items() if name in before} == before
+    assert lab.run(run, evaluate__labels=True) is False
 
 
 def test_run_that_asks_for_labels_and_has_none_says_so(lab: Lab, tmp_path: Path) -> None:
     lab.run(tmp_path / "run", evaluate__labels=True)
-    result = lab.manifest(tmp_path / "run", "iteration-0/audit")["result"]
-    assert result["human"]["pairs"] == 0
-    assert any("no human labels yet" in note for note in result["notes"])
+    first, second = lab.manifest(tmp_path / "run", "human")["result"]["models"]
+    assert first["pairs"] == second["pairs"] == 0
+    assert any("no human labels yet" in note for note in first["notes"])

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from humpback.evaluation.calibration import P_GOOD, Reliability, measure_reliability
+from humpback.evaluation.calibration import P_GOOD, Reliability, measure_reliability, pick_columns
 from humpback.evaluation.corruptions import KINDS, CorruptedPair, corrupt_pairs
 from humpback.evaluation.folds import make_folds
 from humpback.evaluation.judge import CLASSES, Evidence, Judge, choose_settings, cross_judge, fit_judge
@@ -20,8 +21,9 @@ from humpback.evaluation.learning import Floats, Projection, log_odds, word_coun
 from humpback.evaluation.precision import OperatingPoint, measure_operating_points
 from humpback.evaluation.probe import States, list_layers, read_states
 from humpback.evaluation.raters import Missing, Raters
-from humpback.evaluation.signals import SIGNALS, SignalScores, compute_signals
+from humpback.evaluation.signals import SIGNALS, SignalScores, compute_signals, find_error
 from humpback.evaluation.stats import Interval, bootstrap_kinds, compare_all
+from humpback.recipe import MIN_PAIRS
 from humpback.records import Pair
 from humpback.store.fingerprint import derive_seed
 
@@ -29,8 +31,6 @@ __all__ = ["BASELINES", "MIN_PAIRS", "Audit", "AuditRow", "Fitted", "SignalAudit
 
 BASELINES = ("length", "words")
 """Shown beside the signals, never selected by: what a corruption gives away by its length or by its words alone."""
-MIN_PAIRS = 24
-"""Fewer held-out pairs give no P(good): three folds of eight are the least to choose, to fit and to judge on."""
 LIKE_LENGTH = 0.25
 """Texts whose lengths differ by less than this much in log are of like length."""
 WORDS_STRENGTH = 0.01
@@ -103,28 +103,14 @@ def audit_signals(
     """Score true and corrupted pairs, learn what can be learnt, and return it all measured."""
     folds = make_folds(pairs)
     corrupted, without = corrupt_pairs(folds, random_seed)
-    measured = _measure(corrupted, names, raters)
+    measured = _measure(corrupted, names, raters, with_states="probe" in names and len(pairs) >= MIN_PAIRS)
     draw = _Draw(resamples, confidence, derive_seed(random_seed, "audit-bootstrap"))
-    note, fitted, scores = "", None, [dict(row.scores) for row, _ in measured]
-    evidence = [
-        Evidence(pair_id=at.pair_id, kind=at.kind, fold=at.fold, scores=row.scores, states=states)
-        for at, (row, states) in zip(corrupted, measured, strict=True)
-    ]
     if len(pairs) < MIN_PAIRS:
         note = f"{len(pairs)} held-out pairs are too few for P(good); hold out {MIN_PAIRS} or more (seed.holdout)"
-    elif not any(row.scores for row, _ in measured):
-        note = "no signal has a value on any held-out pair, so there is nothing to learn P(good) from"
+        learnt = _Learnt([row.scores for row, _ in measured], None, note)
     else:
-        settings = choose_settings(evidence)
-        scores = cross_judge(evidence, settings)
-        unseen = {
-            kind: interval
-            for kind in KINDS
-            if any(row.kind == kind for row in corrupted)
-            if (interval := _judge_unseen(corrupted, cross_judge(evidence, settings, without=kind), kind, draw))
-        }
-        layers = list_layers(raters.model.model)
-        fitted = _fit(corrupted, evidence, scores, layers, unseen, confidence)
+        learnt = _learn(corrupted, measured, list_layers(raters.model.model), draw)
+    fitted = learnt.fitted
     rows = [
         AuditRow(
             pair_id=at.pair_id,
@@ -133,7 +119,7 @@ def audit_signals(
             scores=values,
             missing={k: m.reason for k, m in row.missing.items() if k not in values},
         )
-        for at, (row, _), values in zip(corrupted, measured, scores, strict=True)
+        for at, (row, _), values in zip(corrupted, measured, learnt.scores, strict=True)
     ]
     shown = [*names, *([P_GOOD] if fitted else [])]
     tables = {name: _column(rows, name) for name in shown} | _baselines(corrupted)
@@ -143,18 +129,22 @@ def audit_signals(
         signals=[_audit_one(name, table, lengths, draw) for name, table in tables.items()],
         without=without,
         fitted=fitted,
-        note=note,
+        note=learnt.note,
         cost={name: SIGNALS[name].cost for name in names},
     )
 
 
+Measured = tuple[SignalScores, States | None]
+"""A row's scores, and its hidden states where they were read."""
+
+
 def _measure(
-    corrupted: Sequence[CorruptedPair], names: Sequence[str], raters: Raters
-) -> list[tuple[SignalScores, States | None]]:
-    """Return every row's scores, and the hidden states a probe will be fitted on where one is asked for."""
+    corrupted: Sequence[CorruptedPair], names: Sequence[str], raters: Raters, *, with_states: bool
+) -> list[Measured]:
+    """Return every row's scores, and the hidden states a probe will be fitted on where one will be."""
     texts = [row.text for row in corrupted]
     scored = compute_signals(texts, [name for name in names if not SIGNALS[name].fitted], raters)
-    if "probe" not in names:
+    if not with_states:
         return [(row, None) for row in scored]
     states = read_states(texts, raters, list_layers(raters.model.model))
     for row, state in zip(scored, states, strict=True):
@@ -163,6 +153,54 @@ def _measure(
         else:
             row.scores["end_logprob"] = state.end_logprob
     return [(row, None if isinstance(state, Missing) else state) for row, state in zip(scored, states, strict=True)]
+
+
+class _Learnt(NamedTuple):
+    """What could be learnt from the rows, and their scores with what that says of them."""
+
+    scores: Sequence[Mapping[str, float]]
+    fitted: Fitted | None
+    note: str = ""
+    """Why nothing was learnt."""
+
+
+def _learn(
+    corrupted: Sequence[CorruptedPair], measured: Sequence[Measured], layers: Sequence[int], draw: _Draw
+) -> _Learnt:
+    """Learn probe and P(good) from the rows, and judge them on folds they saw nothing of."""
+    plain = [row.scores for row, _ in measured]
+    if not pick_columns(plain):
+        return _Learnt(
+            plain, None, "no signal has a value on any held-out pair, so there is nothing to learn P(good) from"
+        )
+    evidence = [
+        Evidence(pair_id=at.pair_id, kind=at.kind, fold=at.fold, scores=row.scores, states=states)
+        for at, (row, states) in zip(corrupted, measured, strict=True)
+    ]
+    settings = choose_settings(evidence)
+    scores = _without_errors(cross_judge(evidence, settings), measured)
+    known = {at.kind for at, values in zip(corrupted, scores, strict=True) if P_GOOD in values}
+    if "true" not in known or len(known) == 1:
+        return _Learnt(plain, None, "too few held-out pairs have a value of the signals to learn P(good) from them")
+    unseen = {}
+    for kind in KINDS:
+        if any(row.kind == kind for row in corrupted):
+            blind = _without_errors(cross_judge(evidence, settings, without=kind), measured)
+            if interval := _judge_unseen(corrupted, blind, kind, draw):
+                unseen[kind] = interval
+    return _Learnt(scores, _fit(corrupted, evidence, scores, layers, unseen, draw.confidence))
+
+
+def _without_errors(scores: Sequence[dict[str, float]], measured: Sequence[Measured]) -> list[dict[str, float]]:
+    """Take P(good) from rows on which an engine failed, as the score stage does, and say why among what is missing."""
+    columns = pick_columns(scores)
+    kept = []
+    for values, (row, _) in zip(scores, measured, strict=True):
+        error = find_error(row.missing, columns)
+        if error and P_GOOD in values:
+            row.missing[P_GOOD] = error
+        kept.append({name: value for name, value in values.items() if not (error and name == P_GOOD)})
+    return kept
 
 
 def _fit(

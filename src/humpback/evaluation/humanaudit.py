@@ -18,7 +18,7 @@ from humpback.store.fingerprint import derive_seed
 __all__ = ["HUMAN", "HumanAudit", "HumanRow", "HumanSignal", "audit_labels", "human_notes", "human_verdict"]
 
 HUMAN = "human"
-"""Kind of an audit row that people judged, beside `true` and the corruptions."""
+"""Kind of a row that people judged, where the audit on held-out pairs has `true` and the corruptions."""
 
 
 @dataclass(frozen=True, kw_only=True)

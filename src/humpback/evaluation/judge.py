@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from humpback.errors import StorageError
-from humpback.evaluation.calibration import P_GOOD, Calibration, fit_calibration
+from humpback.evaluation.calibration import P_GOOD, Calibration, fit_calibration, pick_columns
 from humpback.evaluation.corruptions import KINDS
 from humpback.evaluation.learning import Labels, LinearModel, Mask
 from humpback.evaluation.probe import Probe, Setting, States, choose_setting, cross_read, fit_probe
@@ -135,7 +135,12 @@ def cross_judge(
     for fold, setting in settings.items():
         learn, held_out = teach & (folds != fold), np.flatnonzero(folds == fold)
         known = _with_probe(rows, learn, setting)
-        calibration = fit_calibration([known[i] for i in np.flatnonzero(learn)], classes[learn])
+        taught = [known[i] for i in np.flatnonzero(learn)]
+        if not pick_columns(taught):  # no signal has a value outside this fold
+            for i in held_out:
+                result[i] = known[i]
+            continue
+        calibration = fit_calibration(taught, classes[learn])
         for i, p_good in zip(held_out, calibration.p_good([known[i] for i in held_out]), strict=True):
             result[i] = known[i] | ({P_GOOD: p_good} if p_good is not None else {})
     return result

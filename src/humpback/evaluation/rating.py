@@ -18,13 +18,14 @@ from humpback.prompts import Prompt
 from humpback.records import content_id
 from humpback.store.fingerprint import derive_seed
 
-__all__ = ["REPLY_COUNTS", "count_replies", "rating", "sampled_rating"]
+__all__ = ["NO_VERDICT", "REPLY_COUNTS", "count_replies", "rating", "sampled_rating"]
 
 TOP_P = 0.9
 """Nucleus of the sampled replies, the paper's for augmenting; it reports none for rating."""
 LABEL_CHARS = 20
 """What stands before a verdict on its line and is no longer than this is taken for part of it."""
 NO_VERDICT = ("truncated", "unparsed", "out_of_range")
+"""Why a reply gave no rating, and the first word of the reason when a pair has none for it."""
 REPLY_COUNTS = ("parsed", *NO_VERDICT, "failed", "constrained", "resampled")
 """What is counted of a pair's replies, as `sampled_rating_NAME` among its scores.
 

@@ -28,6 +28,7 @@ __all__ = [
     "Values",
     "compute_signals",
     "count_calls",
+    "find_error",
 ]
 
 
@@ -72,7 +73,10 @@ def count_calls(names: Sequence[str], *, samples: int) -> int:
 
 
 def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], raters: Raters) -> list[SignalScores]:
-    """Return the scores of each pair, in order; P(good) among them where the raters have a judge."""
+    """Return the scores of each pair, in order; P(good) among them where the raters have a judge.
+
+    An engine's error in a signal that P(good) is made of leaves it out: the pair is not known, however good its other scores.
+    """
     rows = [SignalScores(scores={}, missing={}) for _ in pairs]
     for name in names:
         for row, value in zip(rows, SIGNALS[name].compute(pairs, raters), strict=True):
@@ -82,12 +86,20 @@ def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], 
             else:
                 row.scores.update(value)
     if raters.judge:
-        for row, p_good in zip(rows, raters.judge.calibration.p_good([row.scores for row in rows]), strict=True):
-            if p_good is None:
+        calibration = raters.judge.calibration
+        for row, p_good in zip(rows, calibration.p_good([row.scores for row in rows]), strict=True):
+            if error := find_error(row.missing, calibration.columns):
+                row.missing[P_GOOD] = error
+            elif p_good is None:
                 row.missing[P_GOOD] = Missing("no_signal: none of the signals has a value")
             else:
                 row.scores[P_GOOD] = p_good
     return rows
+
+
+def find_error(missing: Mapping[str, Missing], columns: Sequence[str]) -> Missing | None:
+    """Return the engine's error on a signal that P(good) is made of: what would stand for its value says nothing of the pair."""
+    return next((reason for name, reason in missing.items() if reason.failed and name in columns), None)
 
 
 def backward_lift(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:

@@ -33,7 +33,8 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
     by_name = {manifest.name: manifest for manifest in manifests}
     course = find_course(recipe, run_dir)
     ran, last = course.iterations, course.published
-    audits = [_audit(by_name[f"iteration-{t}/audit"], t) for t in range(ran + 1)]
+    people = by_name["human"].result["models"] if "human" in by_name else None
+    audits = [_audit(by_name[f"iteration-{t}/audit"], t, people[t] if people else None) for t in range(ran + 1)]
     curation = [_curation(by_name, run_dir, t) for t in range(1, ran + 1)]
     return {
         "version": humpback.__version__,
@@ -106,8 +107,10 @@ def _gate(by_name: Mapping[str, Manifest], recipe: Recipe) -> dict[str, Any] | N
     return {**result, "measures": measures, "judged": by_name["backward/gate"].read}
 
 
-def _audit(manifest: Manifest, t: int) -> dict[str, Any]:
-    return {"iteration": t, **manifest.result}
+def _audit(manifest: Manifest, t: int, human: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return one model's audit, with what people's labels say of its signals where the run has them."""
+    audit = {"iteration": t, **manifest.result}
+    return {**audit, "human": dict(human), "notes": [*audit["notes"], *human["notes"]]} if human else audit
 
 
 def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[str, Any]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from humpback.evaluation.audit import audit_signals
-from humpback.evaluation.calibration import P_GOOD
-from humpback.evaluation.humanaudit import audit_labels, human_notes, human_verdict
 from humpback.evaluation.judge import Judge
-from humpback.evaluation.labels import Labels
 from humpback.evaluation.raters import Raters
 from humpback.evaluation.verdict import tell_verdict
 from humpback.recipe import EvaluateSettings
@@ -36,24 +32,15 @@ def audit(
     *,
     model_name: str,
     random_seed: int,
-    labels: Labels | None = None,
 ) -> Audited:
-    """Audit one model; labelled candidates are rows of kind `human`, with the P(good) that was learnt from the held-out pairs."""
-    draw: dict[str, Any] = {
-        "random_seed": random_seed,
-        "resamples": settings.resamples,
-        "confidence": settings.confidence,
-    }
-    done = audit_signals(holdout, signals, raters, **draw)
-    judge = done.fitted.judge if done.fitted else None
-    rows = [asdict(row) for row in done.rows]
+    """Audit one model."""
+    done = audit_signals(
+        holdout,
+        signals,
+        raters,
+        random_seed=random_seed,
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+    )
     verdict = {"model": model_name, **tell_verdict(done, model_name, len(holdout))}
-    if labels is not None:
-        names = [*signals, P_GOOD] if judge else signals
-        human = audit_labels(labels.pairs, names, dataclasses.replace(raters, judge=judge), **draw)
-        rows += [asdict(row) for row in human.rows]
-        verdict |= {
-            "human": human_verdict(human, labels),
-            "notes": [*verdict["notes"], *human_notes(human, model_name)],
-        }
-    return Audited(rows, verdict, judge)
+    return Audited([asdict(row) for row in done.rows], verdict, done.fitted.judge if done.fitted else None)

@@ -14,11 +14,12 @@ __all__ = ["score"]
 def score(
     candidates: Sequence[Candidate], signals: Sequence[str], raters: Raters, *, iteration: int
 ) -> Iterator[Scored | Rejected]:
-    """Yield every candidate with its scores; one that no signal could score because of errors is failed, not rejected."""
+    """Yield every candidate with its scores; one on which every engine that was asked failed is failed, not rejected."""
+    asked = [name for name in signals if SIGNALS[name].needs is not None and not _unfitted(name, raters)]
     pairs = [InstructionResponse(c.instruction, c.response, c.header_path, c.source_uri) for c in candidates]
     for candidate, row in zip(candidates, compute_signals(pairs, signals, raters), strict=True):
-        errors = [missing.reason for missing in row.missing.values() if missing.failed]
-        if errors and len(errors) == sum(not _unfitted(name, raters) for name in signals):
+        errors = [row.missing[name].reason for name in asked if name in row.missing and row.missing[name].failed]
+        if errors and len(errors) == len(asked):
             yield reject(candidate, "engine_error", errors[0], failed=True)
             continue
         yield Scored(

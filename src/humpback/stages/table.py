@@ -65,4 +65,7 @@ def _stage_names(recipe: Recipe, iterations: int) -> Iterator[tuple[str, int | N
             yield f"iteration-{t}/{name}", t
     if recipe.evaluate.control:
         yield from ((f"control/{name}", None) for name in ("draw", "mix", "finetune"))
-    yield from ((name, None) for name in ("evaluate", "dataset", "report"))
+    yield "evaluate", None
+    if recipe.evaluate.labels:
+        yield "human", None
+    yield from ((name, None) for name in ("dataset", "report"))
