@@ -113,6 +113,7 @@ def assert_all_end_well(start: Start, open_engine: Open, *, rows: int, faults: A
     assert len(faulty.answered) == rows - len(failed)
     assert faulty.met.keys() == set(faults)
     assert engine.totals.requests == rows
+    assert engine.totals.retries >= len(faults)  # each fault was met, and its row asked again
     assert engine.totals.tokens_out == sum(answer.tokens for answer in answers)
     assert engine.totals.tokens_in == sum(len(p.token_ids) for row, p in enumerate(prompts) if row not in failed)
 
