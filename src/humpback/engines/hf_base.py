@@ -53,7 +53,10 @@ class Base:
         name = _adapter_name(model)
         if model.adapter is not None and name in self._held:
             self._switch(None)
-            self._adapted.delete_adapter(name)
+            with warnings.catch_warnings():
+                # another one becomes the adapter that is switched on next, which `_switch` decides anyway
+                warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
+                self._adapted.delete_adapter(name)
             self._held.remove(name)
 
     def _switch(self, name: str | None) -> None:
