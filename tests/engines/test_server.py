@@ -273,6 +273,19 @@ def test_a_chat_endpoint_is_sent_messages_and_claims_to_generate_only(start: Sta
     engine.close()
 
 
+def test_answers_of_a_chat_endpoint_whose_tokenizer_is_estimated_are_kept(
+    start: Start, byte_model: ModelRef, tmp_path: Path
+) -> None:
+    server = start(manner="chat")
+    inner = ServerEngine(byte_model, ServerSettings(url=server.url, tokenizer="estimate"))
+    engine = CachedEngine(inner, AnswerCache(tmp_path / "answers.sqlite"), batch_tokens=4096)
+    prompts = [ask(inner, text, seed=n) for n, text in enumerate(("Where do whales sing?", "Größe 12345: 日本語"))]
+    first = engine.generate(prompts, FREE)
+    assert engine.generate(prompts, FREE) == first
+    assert engine.totals.cache_hits == 2
+    engine.close()
+
+
 def test_top_log_probabilities_rate_only_where_all_choices_that_matter_are_told(
     start: Start, open_engine: Open
 ) -> None:

@@ -257,7 +257,9 @@ def test_a_server_of_ours_ends_when_we_are_killed(byte_model: ModelRef, lab: Lab
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_a_server_of_ours_ends_when_ctrl_c_ends_our_process_group(byte_model: ModelRef, lab: Lab, tmp_path: Path) -> None:
+def test_a_server_of_ours_ends_when_ctrl_c_ends_our_process_group(
+    byte_model: ModelRef, lab: Lab, tmp_path: Path
+) -> None:
     def start_and_interrupt() -> None:
         os.setpgid(0, 0)  # as a shell starts a command
         signal.signal(signal.SIGINT, signal.SIG_DFL)
