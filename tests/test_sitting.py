@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from humpback.engines.vllm import VLLMEngine
+from humpback.errors import InputError
 from humpback.executor import PoolExecutor, SerialExecutor
 from humpback.progress import Console
-from humpback.recipe import Recipe
+from humpback.recipe import Recipe, load_recipe
 from humpback.sitting import Sitting
 from humpback.store.rundir import RunDir
 
@@ -31,27 +33,44 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def sit(model: Path, folder: Path, **runtime: Any) -> Sitting:
+@pytest.fixture
+def python(tmp_path: Path) -> str:
+    """An interpreter that is only asked whether it has vllm; nothing is started before something is asked."""
+    path = tmp_path / "python"
+    path.write_text("#!/bin/sh\nexit 0\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def sit(
+    model: Path,
+    folder: Path,
+    *,
+    signals: list[str] | None = None,
+    curate: str = "auto",
+    quiet: bool = True,
+    **runtime: Any,
+) -> Sitting:
     recipe = {
         "model": {"base": str(model), "max_tokens": 512},
         "seed": {"inputs": [{"path": "package:seed"}]},
         "corpus": {"inputs": [{"path": "pydoc:topics"}]},
-        "score": {"signals": ["rating", "backward_lift", "forward_lift"]},
+        "score": {"signals": signals},
+        "curate": {"signal": curate},
         "runtime": runtime,
     }
-    return Sitting(Recipe.model_validate(recipe), RunDir(folder), Console(quiet=True))
+    return Sitting(Recipe.model_validate(recipe), RunDir(folder), Console(quiet=quiet))
 
 
-def test_vllm_gets_the_recipes_settings_and_answers_all_rows_from_one_process(model: Path, tmp_path: Path) -> None:
-    python = tmp_path / "python"  # it is only asked whether it has vllm; nothing is started before something is asked
-    python.write_text("#!/bin/sh\nexit 0\n")
-    python.chmod(0o755)
-    settings = {"python": str(python), "gpu_memory_utilization": 0.2, "stall_timeout_s": 9}
+def test_vllm_gets_the_recipes_settings_and_answers_all_rows_from_one_process(
+    model: Path, python: str, tmp_path: Path
+) -> None:
+    settings = {"python": python, "gpu_memory_utilization": 0.2, "stall_timeout_s": 9}
     sitting = sit(model, tmp_path / "run", engine="vllm", workers=3, threads=2, vllm=settings)
     engine = sitting.engines.get(sitting.spec(sitting.base)).inner
     assert isinstance(engine, VLLMEngine)
     launch = engine._process.launch
-    assert launch.command[0] == str(python)
+    assert launch.command[0] == python
     assert dict(launch.settings)["gpu_memory_utilization"] == 0.2
     assert dict(launch.settings)["max_model_len"] == 513
     assert dict(launch.environment)["OMP_NUM_THREADS"] == "2"
@@ -59,3 +78,50 @@ def test_vllm_gets_the_recipes_settings_and_answers_all_rows_from_one_process(mo
     assert isinstance(sitting.executor, PoolExecutor)  # documents are still read by three
     assert isinstance(sitting.answering, SerialExecutor)
     sitting.close()
+
+
+def test_unnamed_signals_are_all_that_the_engine_can_compute_and_are_said(
+    model: Path, python: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ["rating", "backward_lift", "forward_lift", "ifd", "probe"]
+    assert sit(model, tmp_path / "one", engine="hf").signals == usual
+    sitting = sit(model, tmp_path / "other", engine="vllm", vllm={"python": python}, quiet=False)
+    assert sitting.signals == usual[:-1]
+    assert sitting.scoring()["score"]["signals"] == usual[:-1]
+    sitting.write_recipe()
+    assert load_recipe(tmp_path / "other" / "recipe.yaml").score.signals == usual[:-1]
+    said = "signals: rating, backward_lift, forward_lift, ifd; without probe: engine vllm gives no hidden_states"
+    assert said in capsys.readouterr().err
+
+
+def test_a_named_signal_that_the_engine_cannot_compute_is_refused(model: Path, python: str, tmp_path: Path) -> None:
+    vllm = {"engine": "vllm", "vllm": {"python": python}}
+    with pytest.raises(InputError, match=r"vllm cannot compute score\.signals=\['probe'\]; remove them, leave score"):
+        sit(model, tmp_path / "run", signals=["rating", "probe"], **vllm)
+    with pytest.raises(InputError, match=r"vllm cannot compute curate\.signal=probe; choose another"):
+        sit(model, tmp_path / "run", curate="probe", **vllm)
+
+
+@pytest.mark.parametrize(("lacking", "purpose"), [("generate", "augment"), ("loglikelihood", "evaluate")])
+def test_an_engine_that_lacks_what_every_run_needs_is_refused_before_any_work(
+    model: Path, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str, purpose: str
+) -> None:
+    monkeypatch.setattr(VLLMEngine, "capabilities", VLLMEngine.capabilities - {lacking})
+    with pytest.raises(
+        InputError, match=rf"engine vllm cannot give {lacking}, and a run needs it: {purpose}.*set runt"
+    ):
+        sit(model, tmp_path / "run", signals=["rating"], engine="vllm", vllm={"python": python})
+
+
+def test_a_context_below_the_models_is_refused_as_it_would_change_results(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValidationError, match=r"max_model_len=511 is below model\.max_tokens=512.*leave max_model_len out"
+    ):
+        sit(model, tmp_path / "run", engine="vllm", vllm={"max_model_len": 511})
+    sit(model, tmp_path / "run", engine="hf", vllm={"max_model_len": 511})  # not used
+
+
+def test_a_run_is_refused_another_tokenizer_than_its_models(model: Path, tmp_path: Path) -> None:
+    command = "serve {model} {port}"
+    with pytest.raises(InputError, match=r"tokenizer=estimate is not the tokenizer of the models .*leave it out"):
+        sit(model, tmp_path / "run", engine="server", server={"command": command, "tokenizer": "estimate"})

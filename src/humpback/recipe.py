@@ -247,15 +247,25 @@ class GateSettings(Section):
     """AUC of the backward lift of an instruction with its own text against another's; 0.5 is a coin."""
 
 
+USUAL_SIGNALS: tuple[Signal, ...] = ("rating", "backward_lift", "forward_lift", "ifd", "probe")
+
+
 class ScoreSettings(Section):
     """Which signals are computed, and when a rating counts as given."""
 
-    signals: list[Signal] = Field(["rating", "backward_lift", "forward_lift", "ifd", "probe"], min_length=1)
+    signals: list[Signal] | None = Field(None, min_length=1)
+    """null: those of rating, backward_lift, forward_lift, ifd and probe that the engine can compute, chosen as the run starts.
+    A list is computed whole, or refused as the run starts."""
+
+    @property
+    def wanted(self) -> list[Signal]:
+        """The signals named, or all that null asks of an engine that can."""
+        return list(USUAL_SIGNALS) if self.signals is None else self.signals
 
     @field_validator("signals")
     @classmethod
-    def _distinct(cls, value: list[Signal]) -> list[Signal]:
-        if len(set(value)) < len(value):
+    def _distinct(cls, value: list[Signal] | None) -> list[Signal] | None:
+        if value is not None and len(set(value)) < len(value):
             raise ValueError(f"score.signals={value} names a signal twice; name each once")
         return value
 
@@ -400,7 +410,7 @@ class VLLMSettings(Section):
     python: str | None = None
     """Interpreter of an environment that has vLLM, for example .venv-vllm/bin/python; null is this one."""
     max_model_len: int | None = Field(None, ge=64)
-    """Longest prompt and answer together, in tokens; null is model.max_tokens."""
+    """Longest prompt and answer together, in tokens; null is model.max_tokens, and less is refused."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of weights and activations; auto is float32 on a CPU and bfloat16 on a GPU, as for the `hf` engine."""
     gpu_memory_utilization: float = Field(0.45, gt=0, le=1)
@@ -418,16 +428,20 @@ class VLLMSettings(Section):
 
 
 class ServerSettings(Section):
-    """An OpenAI-compatible server, for `engine: server`: one started for each model of the run, or one that is there."""
+    """An OpenAI-compatible server, for `engine: server`. A run needs `command`: it trains models, and starts a server for each.
+
+    `url`, a server that is there, is for `humpback doctor --server` and the Python API.
+    """
 
     command: str | None = None
     """Starts a server that humpback stops again, with {model} and {port} to be filled in: `vllm serve {model} --port {port}`."""
     url: str | None = None
-    """A server that is there and serves one model, for example http://127.0.0.1:8000/v1."""
+    """A server that is there and serves one model, for example http://127.0.0.1:8000/v1; a recipe's run is refused it."""
     model: str | None = None
     """Name under which the server serves it; null takes the only one it lists."""
     tokenizer: str | None = None
-    """A folder or hub id; `estimate` for a chat endpoint whose tokenizer is not to be had; null takes the model's own."""
+    """With `url`, a folder or hub id, or `estimate` for a chat endpoint whose tokenizer is not to be had; null takes the model's
+    own, which is what a run needs."""
     api_key_env: str | None = None
     """Environment variable that holds the key, for example OPENAI_API_KEY; null sends none."""
     concurrency: int = Field(64, ge=1, le=4096)
@@ -470,7 +484,8 @@ class ServerSettings(Section):
     def _one_way(self) -> ServerSettings:
         if (self.command is None) == (self.url is None):
             raise ValueError(
-                "runtime.server needs either command (started for each model) or url (a server that is there)"
+                "runtime.server needs either command (started for each model: what a run needs) or url (a server that is "
+                "there: for `humpback doctor --server` and the Python API)"
             )
         if self.command is not None:
             lacking = [name for name in ("{model}", "{port}") if name not in self.command]
@@ -511,7 +526,7 @@ class RuntimeSettings(Section):
     @model_validator(mode="after")
     def _served(self) -> RuntimeSettings:
         if self.engine == "server" and self.server is None:
-            raise ValueError("runtime.engine=server needs runtime.server with a command or a url")
+            raise ValueError("runtime.engine=server needs runtime.server.command, which starts a server for each model")
         if self.engine == "server" and self.server and self.server.command and self.workers > 1:
             raise ValueError(
                 f"runtime.workers={self.workers} would start as many servers of each model; set runtime.workers=1: one "
@@ -556,8 +571,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         chosen = self.curate.signal
-        if chosen not in ("auto", "p_good") and chosen not in self.score.signals:
-            raise ValueError(f"curate.signal={chosen} is not computed; add it to score.signals={self.score.signals}")
+        if chosen not in ("auto", "p_good") and chosen not in self.score.wanted:
+            raise ValueError(f"curate.signal={chosen} is not computed; add it to score.signals={self.score.wanted}")
         if (self.model.base == "fake") != (self.runtime.engine == "fake"):
             raise ValueError(
                 f"model.base={self.model.base} does not fit runtime.engine={self.runtime.engine}; "
@@ -568,8 +583,14 @@ class Recipe(Section):
                 f"model.max_tokens={self.model.max_tokens} leaves no room for a document beside "
                 f"augment.max_tokens={self.augment.max_tokens}; use at least {self.augment.max_tokens + 256}"
             )
+        longest = self.runtime.vllm.max_model_len
+        if self.runtime.engine == "vllm" and longest is not None and longest < self.model.max_tokens:
+            raise ValueError(
+                f"runtime.vllm.max_model_len={longest} is below model.max_tokens={self.model.max_tokens}: what lies between "
+                "would fail, and no runtime setting may change results; lower model.max_tokens, or leave max_model_len out"
+            )
         reply = self.score.reasoning_tokens
-        if "sampled_rating" in self.score.signals and self.model.max_tokens < reply + 512:
+        if "sampled_rating" in self.score.wanted and self.model.max_tokens < reply + 512:
             raise ValueError(
                 f"model.max_tokens={self.model.max_tokens} leaves no room for a rubric and a pair beside "
                 f"score.reasoning_tokens={reply}; use at least {reply + 512}, or shorter replies"

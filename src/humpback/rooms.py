@@ -226,11 +226,11 @@ class Rooms(Sitting):
 
         def do(folder: Path) -> tuple[Work, Result]:
             holdout = list(self.pairs("holdout"))
-            calls = count_calls(recipe.score.signals, samples=recipe.score.samples)
+            calls = count_calls(self.signals, samples=recipe.score.samples)
             with self.answers_bar(name, (1 + len(KINDS)) * len(holdout) * calls):
                 done = audit(
                     holdout,
-                    recipe.score.signals,
+                    self.signals,
                     self._score_task(t + 1).raters(),
                     recipe.evaluate,
                     model_name=f"M_{t}",
@@ -254,12 +254,12 @@ class Rooms(Sitting):
         name, audited, recipe = f"iteration-{t}/score", f"iteration-{t - 1}/audit", self.recipe
 
         def do(folder: Path) -> tuple[Work, Result]:
-            calls = count_calls(recipe.score.signals, samples=recipe.score.samples)
+            calls = count_calls(self.signals, samples=recipe.score.samples)
             candidates = ("augment", "candidates", Candidate)
             task = self._score_task(t, judge=self._judge_of(audited))
             work = self.map(name, task, candidates, Output(folder, "scored", Scored), calls)
-            scores = describe_scores(lambda: self._scored(t), recipe.score.signals, self._audit_rows(audited))
-            before = compare_models(self._scored(t - 1), self._scored(t), recipe.score.signals) if t > 1 else {}
+            scores = describe_scores(lambda: self._scored(t), self.signals, self._audit_rows(audited))
+            before = compare_models(self._scored(t - 1), self._scored(t), self.signals) if t > 1 else {}
             replies = self._replies(row.scores for row in self._scored(t))
             return work, {"scores": scores, "agreement": before, **replies}
 
@@ -374,12 +374,12 @@ class Rooms(Sitting):
 
         def do(folder: Path) -> tuple[Work, Result]:
             found, rows = [], []
-            calls = count_calls(recipe.score.signals, samples=recipe.score.samples)
+            calls = count_calls(self.signals, samples=recipe.score.samples)
             with self.answers_bar("human", len(labels.pairs) * len(audits) * calls):
                 for t, audited in enumerate(audits):
                     done = audit_by_people(
                         labels,
-                        recipe.score.signals,
+                        self.signals,
                         self._score_task(t + 1, judge=self._judge_of(audited)).raters(),
                         recipe.evaluate,
                         model_name=f"M_{t}",
@@ -471,7 +471,7 @@ class Rooms(Sitting):
 
     def _replies(self, scores: Iterable[Mapping[str, float]]) -> Result:
         """Return what came of the sampled ratings among these scores; nothing, and nothing read, where none were drawn."""
-        return {"replies": count_replies(scores)} if "sampled_rating" in self.recipe.score.signals else {}
+        return {"replies": count_replies(scores)} if "sampled_rating" in self.signals else {}
 
     def _trained_rooms(self, room: str) -> list[str]:
         rooms = [name for _, name in self._forward_rooms() if name != room]

@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 from humpback.engines import EngineSpec, resolve_model
 from humpback.engines.answers import locate_cache
-from humpback.engines.base import Engine, EngineTotals, ModelRef
+from humpback.engines.base import Capability, Engine, EngineTotals, ModelRef
+from humpback.engines.cache import CachedEngine
 from humpback.errors import DriftError, GateError, InputError, StorageError
 from humpback.evaluation.signals import SIGNALS
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.progress import Bar, Console, format_seconds, tell_totals
-from humpback.recipe import Recipe, dump_recipe, identity_of, read_rubric
+from humpback.recipe import Recipe, Signal, dump_recipe, identity_of, read_rubric
 from humpback.records import Pair, Record
 from humpback.runner import Output, Work, environment, run_map, run_stream
 from humpback.stages.table import known_names, stage_names
@@ -35,6 +36,12 @@ WITHOUT_ROWS = ("finetune", "gate", "audit", "stop", "evaluate", "human", "datas
 
 STAGE_VERSION = 6
 """Part of every stage's identity; raised when the same recipe would give other rows."""
+
+NEEDS: Mapping[Capability, str] = {
+    "generate": "augment writes instructions by it",
+    "loglikelihood": "evaluate compares models by it",
+}
+"""What a run asks of its engine whatever its signals are, and for what."""
 
 R = TypeVar("R", bound=Record)
 Result = dict[str, Any]
@@ -69,17 +76,19 @@ class Sitting:
         except ValueError as error:
             raise InputError(f"model.base={recipe.model.base}: {error}; use another base model") from error
         _check_context(self.base, recipe.model.max_tokens)
-        if runtime.engine == "server" and self._is_complete():
-            return  # to ask a server of our own what it can do takes a start of it
-        needs = {name: need for name in recipe.score.signals if (need := SIGNALS[name].needs) is not None}
-        lacking = [name for name, need in needs.items() if need not in engine.capabilities]
-        told = f" ({why})" if lacking and (why := engine.lacks(needs[lacking[0]])) else ""
-        if runtime.engine == "server":
-            self.engines.close()  # a server of our own was started only to be asked what it can do
-        if lacking:
-            raise InputError(
-                f"engine {runtime.engine} cannot compute score.signals={lacking}{told}; remove them or change it"
-            )
+        complete = self._is_complete()
+        if complete and runtime.engine == "server":  # to ask a server of our own what it can do takes a start of it
+            self.signals: list[Signal] = self._done("iteration-0/audit").identity["score"]["signals"]
+        else:
+            try:
+                self.signals, left_out = _check_engine(recipe, engine)
+            finally:
+                if runtime.engine == "server":
+                    self.engines.close()  # a server of our own was started only to be asked what it can do
+            if recipe.score.signals is None and not complete:
+                console.say(f"signals: {', '.join(self.signals)}{left_out}")
+        score = recipe.score.model_copy(update={"signals": self.signals})
+        self.recipe = recipe.model_copy(update={"score": score})  # what the run is from here on, on disk too
 
     def close(self) -> None:
         self.engines.close()
@@ -264,7 +273,7 @@ class Sitting:
     def scoring(self) -> Result:
         """What scores depend on; what only sampled ratings need counts where they are asked for."""
         score, prints = identity_of(self.recipe.score), self.prompt_prints()
-        if "sampled_rating" in self.recipe.score.signals:
+        if "sampled_rating" in self.signals:
             return {"score": score, **prints, "random_seed": self.recipe.random_seed}
         sampled = ("samples", "sample_temperature", "reasoning_tokens")
         prompts = {kind: digest for kind, digest in prints["prompts"].items() if kind != "rate_sampled"}
@@ -286,10 +295,49 @@ def _check_served(recipe: Recipe) -> None:
     trained = [name.removesuffix("/finetune") for name, _ in stage_names(recipe) if name.endswith("/finetune")]
     if recipe.runtime.engine == "server" and server is not None and server.url is not None and trained:
         raise InputError(
-            f"runtime.server.url={server.url} serves one model that is there already, and this run trains its own "
+            f"runtime.server.url={server.url} serves one model that is there already (url is for `humpback doctor --server` "
+            "and the Python API), and this run trains its own "
             f"({', '.join(trained)}) and asks them; set runtime.server.command instead of url, for example: "
             "vllm serve {model} --host 127.0.0.1 --port {port}"
         )
+    if recipe.runtime.engine == "server" and server is not None and server.tokenizer not in (None, recipe.model.base):
+        raise InputError(
+            f"runtime.server.tokenizer={server.tokenizer} is not the tokenizer of the models that this run trains and serves, "
+            "which is their base model's; leave it out"
+        )
+
+
+def _check_engine(recipe: Recipe, engine: CachedEngine) -> tuple[list[Signal], str]:
+    """Return the signals to compute, and in words what null leaves out; refuse an engine that cannot do what the run asks."""
+    name, can = recipe.runtime.engine, engine.capabilities
+
+    def tell(capability: Capability) -> str:
+        why = engine.lacks(capability)
+        return f" ({why})" if why else ""
+
+    for capability, purpose in NEEDS.items():
+        if capability not in can:
+            raise InputError(
+                f"engine {name} cannot give {capability}{tell(capability)}, and a run needs it: {purpose}; "
+                "set runtime.engine=hf or vllm, or serve the models with vLLM"
+            )
+    needs = {signal: SIGNALS[signal].needs for signal in recipe.score.wanted}
+    lacking = {signal: need for signal, need in needs.items() if need is not None and need not in can}
+    if not lacking:
+        return recipe.score.wanted, ""
+    told = tell(next(iter(lacking.values())))
+    if recipe.score.signals is not None:
+        raise InputError(
+            f"engine {name} cannot compute score.signals={list(lacking)}{told}; remove them, leave score.signals out to "
+            "have all that it can, or set runtime.engine=hf"
+        )
+    if recipe.curate.signal in lacking:
+        raise InputError(
+            f"engine {name} cannot compute curate.signal={recipe.curate.signal}{told}; choose another signal, or set "
+            "runtime.engine=hf"
+        )
+    left_out = f"; without {', '.join(lacking)}: engine {name} gives no {', '.join(sorted(set(lacking.values())))}"
+    return [signal for signal in recipe.score.wanted if signal not in lacking], left_out
 
 
 def _check_context(base: ModelRef, max_tokens: int) -> None:

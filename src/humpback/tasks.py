@@ -172,7 +172,7 @@ class ScoreTask:
         return load_judge(self.judge) if self.judge else None
 
     def __call__(self, records: Sequence[Candidate]) -> Iterator[Scored | Rejected]:
-        return score(records, self.settings.signals, self.raters(), iteration=self.iteration)
+        return score(records, self.settings.wanted, self.raters(), iteration=self.iteration)
 
     def totals(self) -> EngineTotals:
         return self.engines.totals()

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from humpback.corpus import units
-from humpback.corpus.readers import input_files, read_documents, read_unit
+from humpback.corpus.readers import check_inputs, input_files, read_documents, read_unit
 from humpback.corpus.units import Unit, plan
 from humpback.errors import InputError
 from humpback.recipe import CorpusInput
@@ -124,4 +124,4 @@ def test_a_file_without_a_known_name_is_opened_only_when_read(tmp_path: Path) ->
 def test_a_folder_of_foreign_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     with pytest.raises(InputError, match="without a file to read"):
-        planned(tmp_path)
+        check_inputs([CorpusInput(path=str(tmp_path))])

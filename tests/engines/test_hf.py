@@ -301,6 +301,27 @@ def test_draws_follow_the_models_distribution() -> None:
     assert nucleus.tolist() == pytest.approx([0, 0, 3 / 7, 4 / 7], abs=0.01)
 
 
+# -- adapters ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_adapter_that_took_the_folder_of_another_is_loaded_anew(
+    contract_model: ModelRef, contract_adapters: tuple[AdapterFolders, AdapterFolders], tmp_path: Path
+) -> None:
+    folder, engines, values = tmp_path / "adapter", [], []
+    for one in contract_adapters:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(one.adapter, folder)
+        engines.append(HFEngine(resolve_adapter(contract_model, folder), device="cpu"))
+        merged = HFEngine(ModelRef(path=str(one.merged), content_hash=hash_model(one.merged)), device="cpu")
+        asked = [ask(engines[-1], "A question")], continue_with(engines[-1], ["An answer"])
+        values.append(engines[-1].loglikelihood(*asked)[0].logprob)
+        assert values[-1] == pytest.approx(merged.loglikelihood(*asked)[0].logprob, abs=1e-3)
+    assert abs(values[0] - values[1]) > 0.01
+    assert engines[0].loglikelihood(*asked)[0].logprob == pytest.approx(values[0], abs=1e-4)  # still held
+    for engine in engines:
+        engine.close()
+
+
 # -- rows that cannot be answered --------------------------------------------------------------------------------------
 
 

@@ -113,6 +113,7 @@ def assert_all_end_well(start: Start, open_engine: Open, *, rows: int, faults: A
     assert len(faulty.answered) == rows - len(failed)
     assert faulty.met.keys() == set(faults)
     assert engine.totals.requests == rows
+    assert engine.totals.retries >= len(faults)  # each fault was met, and its row asked again
     assert engine.totals.tokens_out == sum(answer.tokens for answer in answers)
     assert engine.totals.tokens_in == sum(len(p.token_ids) for row, p in enumerate(prompts) if row not in failed)
 
@@ -269,6 +270,19 @@ def test_a_chat_endpoint_is_sent_messages_and_claims_to_generate_only(start: Sta
     assert prefilled.error == "a chat endpoint cannot be given the start of an answer"
     with pytest.raises(InputError, match="chat endpoint, which cannot be given the start of an answer"):
         engine.choice_logprobs(prompts, [Choice(text="1", token_id=1)])
+    engine.close()
+
+
+def test_answers_of_a_chat_endpoint_whose_tokenizer_is_estimated_are_kept(
+    start: Start, byte_model: ModelRef, tmp_path: Path
+) -> None:
+    server = start(manner="chat")
+    inner = ServerEngine(byte_model, ServerSettings(url=server.url, tokenizer="estimate"))
+    engine = CachedEngine(inner, AnswerCache(tmp_path / "answers.sqlite"), batch_tokens=4096)
+    prompts = [ask(inner, text, seed=n) for n, text in enumerate(("Where do whales sing?", "Größe 12345: 日本語"))]
+    first = engine.generate(prompts, FREE)
+    assert engine.generate(prompts, FREE) == first
+    assert engine.totals.cache_hits == 2
     engine.close()
 
 

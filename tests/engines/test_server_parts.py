@@ -316,6 +316,7 @@ def test_the_estimate_gives_a_text_back_and_tells_texts_apart(one: str, other: s
     tokenizer = EstimatingTokenizer()
     ids = tokenizer.encode(one)
     assert tokenizer.decode(ids) == one.encode("utf-8", "replace").decode()
+    assert all(0 < token < 2**32 for token in ids)  # the answer cache keeps four bytes of each
     assert (ids == tokenizer.encode(other)) == (one.encode("utf-8", "replace") == other.encode("utf-8", "replace"))
 
 

@@ -256,6 +256,48 @@ def test_a_server_of_ours_ends_when_we_are_killed(byte_model: ModelRef, lab: Lab
     wait_until_gone(byte_model)
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_server_of_ours_ends_when_ctrl_c_ends_our_process_group(
+    byte_model: ModelRef, lab: Lab, tmp_path: Path
+) -> None:
+    def start_and_interrupt() -> None:
+        os.setpgid(0, 0)  # as a shell starts a command
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        engine = ServerEngine(byte_model, ServerSettings(command=command(), start_s=50))
+        assert engine.capabilities
+        assert len(serving(byte_model)) == 1
+        os.killpg(0, signal.SIGINT)
+
+    child = lab.in_child(start_and_interrupt, tmp_path / "scratch")
+    assert child.signal == signal.SIGINT, child.error
+    wait_until_gone(byte_model)
+
+
+def test_the_output_of_a_server_is_removed_with_it_and_kept_where_an_error_names_it(
+    byte_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    engine = ServerEngine(byte_model, ServerSettings(command=command(), start_s=60))
+    assert engine.capabilities
+    assert len(list(tmp_path.glob("humpback-server-*"))) == 1
+    engine.close()
+    assert not list(tmp_path.glob("humpback-server-*"))
+    failing = shlex.join([sys.executable, "-c", "raise SystemExit(3)", "{model}", "{port}"])
+    with pytest.raises(InputError, match=r"output\.txt"):
+        _ = ServerEngine(byte_model, ServerSettings(command=failing, start_s=60)).capabilities
+    assert len(list(tmp_path.glob("humpback-server-*/output.txt"))) == 1
+
+
+def test_a_missing_key_is_told_before_a_server_is_started(byte_model: ModelRef, tmp_path: Path) -> None:
+    marking = shlex.join(["touch", str(tmp_path / "started"), "{model}", "{port}"])
+    settings = ServerSettings(command=marking, start_s=60, api_key_env="HUMPBACK_NO_SUCH_KEY")
+    engine = ServerEngine(byte_model, settings)
+    with pytest.raises(InputError, match="HUMPBACK_NO_SUCH_KEY is not set"):
+        _ = engine.capabilities
+    assert engine._process is None
+    assert not (tmp_path / "started").exists()
+
+
 @pytest.mark.slow
 def test_a_whole_run_asks_a_server_of_each_of_its_models(
     byte_model: ModelRef, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -283,6 +325,7 @@ def test_a_whole_run_asks_a_server_of_each_of_its_models(
         "model__base": str(base),
         "model__max_tokens": 4000,
         "curate__signal": "forward_lift",
+        "gate__segments": 0,  # a model of random weights writes nothing worth reading
     }
     assert lab.run(tmp_path / "run", **settings)
     assert lab.manifest(tmp_path / "run", "augment")["failed"] == {}

@@ -38,7 +38,7 @@ def test_a_run_that_trains_its_models_is_refused_a_server_that_cannot_have_them(
     assert not list((tmp_path / "run").glob("*/stage.json"))
 
 
-def test_signals_that_a_server_cannot_give_are_named_with_the_fix_before_any_work(
+def test_what_a_run_needs_and_a_server_cannot_give_is_named_with_the_fix_before_any_work(
     own_lab: Lab, byte_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from humpback import sitting
@@ -49,7 +49,8 @@ def test_signals_that_a_server_cannot_give_are_named_with_the_fix_before_any_wor
         with pytest.raises(InputError) as caught:
             own_lab.run(tmp_path / "run", **settings)
     said = str(caught.value)
-    assert "cannot compute score.signals=['backward_lift', 'forward_lift']" in said
+    assert "engine server cannot give loglikelihood" in said
+    assert "evaluate compares models by it" in said
     assert "no log-probabilities of a prompt" in said
     assert "serve the model with vLLM" in said
     assert not list((tmp_path / "run").glob("*/stage.json"))

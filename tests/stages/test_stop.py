@@ -53,11 +53,17 @@ def _judge(before: str, after: str, pairs: int = 12, failing: int = 0) -> dict[s
         for number in range(pairs)
     ]
     prompts = Prompts(Sure(models["M_0"]).tokenizer, max_tokens=4096, instruction_tokens=128)
-    closed: list[int] = []
+    events: list[str] = []
+
+    def open_engine(model: ModelRef) -> Sure:
+        events.append("open")
+        return Sure(model)
+
+    settings = EvaluateSettings(resamples=100)
     found = judge_iteration(
-        rows, models, Sure, prompts, EvaluateSettings(resamples=100), random_seed=0, free=lambda: closed.append(1)
+        rows, models, open_engine, prompts, settings, random_seed=0, free=lambda: events.append("free")
     )
-    assert len(closed) == 2, "one model is in memory at a time"
+    assert events == ["free", "open", "free", "open", "free"], "one model is in memory at a time"
     return found
 
 

@@ -42,6 +42,8 @@ def read_jsonl(stream: Stream, place: Place, start: int = 0, end: int | None = N
                 break
     while end is None or base + stream.position < end:
         number += stream.skip_blank_lines()
+        if end is not None and base + stream.position >= end:
+            break  # the line behind the blank ones is the next range's
         line = _next_line(stream, limit)
         if line is None or (stream.damage and not line.ended):
             break

@@ -42,35 +42,42 @@ class Base:
         self._adapted: Any = None
         self._active: str | None = None
         self._held: set[str] = set()
+        """Names of adapters, which come from their content: a folder may hold another one by now."""
 
-    def activate(self, adapter: str | None) -> None:
-        """Answer with the adapter in this folder, or as the weights are."""
-        if adapter == self._active:
+    def activate(self, model: ModelRef) -> None:
+        """Answer with a model's adapter, or, where it has none, as the weights are."""
+        self._switch(None if model.adapter is None else self._hold(model.adapter, _adapter_name(model)))
+
+    def drop(self, model: ModelRef) -> None:
+        """Free the memory of a model's adapter."""
+        name = _adapter_name(model)
+        if model.adapter is not None and name in self._held:
+            self._switch(None)
+            with warnings.catch_warnings():
+                # another one becomes the adapter that is switched on next, which `_switch` decides anyway
+                warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
+                self._adapted.delete_adapter(name)
+            self._held.remove(name)
+
+    def _switch(self, name: str | None) -> None:
+        if name == self._active:
             return
-        if adapter is not None and adapter not in self._held:
-            self._hold(adapter)
-        if adapter is None:
+        if name is None:
             self._adapted.base_model.disable_adapter_layers()
         else:
             self._adapted.base_model.enable_adapter_layers()
-            self._adapted.set_adapter(_adapter_name(adapter))
-        self._active = adapter
+            self._adapted.set_adapter(name)
+        self._active = name
 
-    def drop(self, adapter: str) -> None:
-        """Free an adapter's memory."""
-        if adapter in self._held:
-            self.activate(None)
-            self._adapted.delete_adapter(_adapter_name(adapter))
-            self._held.remove(adapter)
-
-    def _hold(self, adapter: str) -> None:
+    def _hold(self, adapter: str, name: str) -> str:
+        if name in self._held:
+            return name
         try:
             from peft import PeftModel
         except ImportError as error:
             raise MissingDependencyError(
                 f"the adapter in {adapter} needs peft; install it with: pip install 'humpback-lm[train]'"
             ) from error
-        name = _adapter_name(adapter)
         try:
             with warnings.catch_warnings():
                 # transformers' models have the attribute before any adapter
@@ -89,12 +96,14 @@ class Base:
                 f"the adapter in {adapter} cannot be loaded ({type(error).__name__}: {first_line(error)}); "
                 "copy or fetch the folder again, or name the base model that it was trained on"
             ) from error
-        self._held.add(adapter)
+        self._held.add(name)
         self.net.eval()
+        return name
 
 
-def _adapter_name(folder: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in folder)  # a dot would name a submodule
+def _adapter_name(model: ModelRef) -> str:
+    # a dot would name a submodule
+    return "adapter_" + "".join(letter if letter.isalnum() else "_" for letter in model.content_hash)
 
 
 _bases: WeakValueDictionary[tuple[str, str, str, str], Base] = WeakValueDictionary()

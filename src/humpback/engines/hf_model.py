@@ -38,8 +38,8 @@ class Network:
         self.device = device
         self.packs = base.packs
         """Whether packs give the model's own answers; otherwise rows are padded, and nothing is shared."""
-        self._adapter = model.adapter
-        base.activate(model.adapter)
+        self._model = model
+        base.activate(model)
         config = base.net.config.get_text_config()
         self.layers = int(config.num_hidden_layers)
         self.context: int | None = getattr(config, "max_position_embeddings", None)
@@ -53,13 +53,12 @@ class Network:
     @property
     def net(self) -> Net:
         """The model with this network's adapter switched on."""
-        self.base.activate(self._adapter)
+        self.base.activate(self._model)
         return self.base.net
 
     def close(self) -> None:
         """Free the adapter; the base is freed when nobody holds it."""
-        if self._adapter is not None:
-            self.base.drop(self._adapter)
+        self.base.drop(self._model)
 
     def read_pack(
         self,

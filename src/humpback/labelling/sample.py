@@ -103,7 +103,7 @@ def load_population(run: Path) -> Population:
     kept = read_columns(shard_files(run / f"iteration-{t}/curate", "curated"), ("id",)) if curate else iter(())
     curated = frozenset(str(row["id"]) for row in kept)
     decision = curate.result if curate else None
-    return _populate(run, recipe.random_seed, rows, t, decision, curated, recipe.score.signals[0])
+    return _populate(run, recipe.random_seed, rows, t, decision, curated, recipe.score.wanted[0])
 
 
 def _populate(

@@ -38,8 +38,9 @@ def evaluate(
     """Return the comparison and every pair's likelihoods, ready to be written as JSON.
 
     A pair that one model cannot answer is left out for all of them and named in `failed`.
-    `free` closes the engines that `open_engine` opened: one model is in memory at a time.
+    `free` closes every engine that is open, first those of the stage before: one model is in memory at a time.
     """
+    free()  # what the stage before has loaded
     tags = dict(zip(TAGS, (prompts.both_tags, prompts.seed_tag), strict=True))
     responses: dict[str, dict[str, Likelihoods]] = {label: {} for label in TAGS}
     for name, model in forward.items():

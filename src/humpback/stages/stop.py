@@ -29,6 +29,7 @@ def judge_iteration(
     free: Callable[[], None],
 ) -> dict[str, Any]:
     """Compare two models, the earlier first, pair by pair; `improved` when the whole interval speaks for the later one."""
+    free()  # what the stage before has loaded
     table: dict[str, Likelihoods] = {}
     for name, model in models.items():
         table[name] = response_nll(pairs, open_engine(model), prompts, prompts.both_tags)

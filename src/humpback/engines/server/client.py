@@ -32,7 +32,7 @@ from humpback.engines.server.retries import (
 from humpback.errors import InputError, StageError
 from humpback.recipe import ServerSettings
 
-__all__ = ["Client", "Reply"]
+__all__ = ["Client", "Reply", "read_key"]
 
 T = TypeVar("T")
 
@@ -76,6 +76,8 @@ class Client:
         self.limiter = Limiter(settings.concurrency)
         self.requests = 0
         """Requests sent, every try counted."""
+        self.retries = 0
+        """Those of them that ask a row again after a failure."""
         self._died = died
         self._key = read_key(settings.api_key_env)
         self._dice = random.Random()  # only waits depend on it
@@ -128,6 +130,7 @@ class Client:
             if spent > self.settings.deadline_s or tries > MOST_TRIES:
                 raise GaveUpError(f"{outcome.reason} ({tries} tries in {spent - wait:.0f} s)")
             await asyncio.sleep(wait)
+            self.retries += 1
 
     async def look(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Reply:
         """Send a request that only looks what there is, a few times if need be, and return the reply whatever its status."""

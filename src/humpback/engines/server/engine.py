@@ -26,7 +26,7 @@ from humpback.engines.base import (
 )
 from humpback.engines.server import wire
 from humpback.engines.server.choosing import choose_logprobs
-from humpback.engines.server.client import Client
+from humpback.engines.server.client import Client, read_key
 from humpback.engines.server.findings import Findings
 from humpback.engines.server.identity import check_served
 from humpback.engines.server.probe import probe
@@ -194,11 +194,15 @@ class ServerEngine:
         while len(answers) < len(errors):
             before = len(answers)
             waiting = {row: functools.partial(ask, row) for row in range(len(errors)) if row not in answers}
+            client = self._opened_client()
+            retries = client.retries
             try:
-                self._opened_client().run(waiting, hear)
+                client.run(waiting, hear)
             except ServerDiedError:
                 restarts = restarts + 1 if len(answers) == before else 1
                 self._bury(restarts)
+            finally:
+                self.totals.retries += client.retries - retries
         self.totals.requests += len(errors)
         self.totals.seconds += time.monotonic() - started
         return [answers[row] for row in range(len(errors))]
@@ -241,6 +245,7 @@ class ServerEngine:
 
     def _open(self) -> None:
         if self.settings.command is not None:
+            read_key(self.settings.api_key_env)  # a missing key is told before a server is started
             self._process = ServerProcess(self.settings.command, self.model.path)
             process = self._process
             client = Client(process.url, self.settings, died=lambda: process.died)

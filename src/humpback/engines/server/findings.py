@@ -72,7 +72,7 @@ class Findings:
     def lacks(self, capability: Capability, *, knows_tokenizer: bool) -> str:
         """Return why a capability is not claimed, and what would give it."""
         likelihoods = "serve the model with vLLM"
-        needs = f"{likelihoods} (all signals) or llama.cpp (rating)"
+        needs = f"{likelihoods} (all signals but probe) or llama.cpp (rating)"
         if capability == "hidden_states":
             return "no server tells hidden states; use runtime.engine=hf"
         if not self.completions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,7 +35,11 @@ class ServerProcess:
         keeper = Path(__file__).with_name("keeper.py")
         with self._log.open("wb") as output:
             self._keeper = subprocess.Popen(
-                [sys.executable, str(keeper), *words], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+                [sys.executable, str(keeper), *words],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us alone: a keeper that died of it could not end its server
             )
 
     @property
@@ -52,7 +57,7 @@ class ServerProcess:
                 )
             if time.monotonic() - started > longest_s:
                 told = self.tail()
-                self.stop()
+                self.stop(keep_output=True)
                 raise StageError(
                     f"runtime.server.command has not answered after {longest_s:g} s (runtime.server.start_s):\n{told}"
                 )
@@ -63,8 +68,9 @@ class ServerProcess:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
         return "\n".join(f"  {line}" for line in [*lines, f"({self._log})"])
 
-    def stop(self) -> None:
-        """End it and all it has started."""
+    def stop(self, *, keep_output: bool = False) -> None:
+        """End it and all it has started; its output stays where it is when it has ended by itself."""
+        keep_output = keep_output or self.died
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
         try:
@@ -72,6 +78,8 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._keeper.kill()
             self._keeper.wait()
+        if not keep_output:
+            shutil.rmtree(self._log.parent)
 
 
 def _free_port() -> int:
