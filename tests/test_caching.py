@@ -234,7 +234,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 def test_a_changed_threshold_asks_nothing_again(lab: Lab, tmp_path: Path, asked: Counter[tuple[str, str]]) -> None:
     shared = {"runtime__cache": str(tmp_path / "shared.sqlite"), "curate__signal": "rating"}
     lab.run(tmp_path / "one", curate__threshold=3, **shared)
-    assert asked["augment", "generate"]
+    assert asked["backward/gate", "generate"]  # what augment asks again
     assert asked["iteration-1/score", "choice_logprobs"]
     asked.clear()
     lab.run(tmp_path / "other", curate__threshold=4, **shared)
@@ -268,7 +268,7 @@ def test_a_changed_backward_prompt_asks_no_rating_of_held_out_pairs_again(
     lab.run(tmp_path / "other", **shared)
     assert asked["iteration-0/audit", "choice_logprobs"] == 0
     assert asked["iteration-0/audit", "loglikelihood"] > 0  # of the backward model, which is another
-    assert asked["augment", "generate"] > 0
+    assert asked["backward/gate", "generate"] > 0
 
 
 # -- totals --------------------------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_totals_of_shards_manifest_and_status_are_equal_and_add_up(
     from humpback.report.summary import print_status
 
     run = tmp_path / "run"
-    lab.run(run, runtime__workers=workers)
+    lab.run(run, runtime__workers=workers, gate__segments=0)
     print_status(run, as_json=True)
     status = json.loads(capsys.readouterr().out)
     stages = {stage["name"]: stage for stage in status["stages"]}

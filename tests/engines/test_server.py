@@ -385,6 +385,7 @@ def test_answers_are_kept_as_they_come(start: Start, open_engine: Open, tmp_path
     engine.cache.put = put  # type: ignore[method-assign]
     answers = engine.generate(prompts, FREE)
     assert not any(answer.error for answer in answers)
-    assert sum(server.answered.values()) == 120 - kept
+    # what was kept is not asked again; a reply that was on its way when the server stopped may be sent twice
+    assert 120 - kept <= sum(server.answered.values()) <= 120 - kept + inner.settings.concurrency
     assert json.dumps(engine.totals.cache_hits) == str(kept)
     engine.close()

@@ -8,7 +8,7 @@ import pytest
 from contract import EngineContract, PlainModel, assert_engines_agree
 from faulty_server import FAULTS, FaultyServer, FileTokenizer, HashModel
 
-from humpback.engines.base import ModelRef
+from humpback.engines.base import Capability, ModelRef
 from humpback.engines.hf import HFEngine
 from humpback.engines.server.engine import ServerEngine
 from humpback.recipe import ServerSettings
@@ -19,6 +19,7 @@ class Served(EngineContract):
 
     manner = "vllm"
     rate = 0.0
+    kind: type[ServerEngine] = ServerEngine
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -31,7 +32,7 @@ class Served(EngineContract):
         faults = [fault for fault in FAULTS if fault not in ("stall", "429 with seconds")]  # which only take time
         tokenizer = FileTokenizer(contract_model.path)
         with FaultyServer(reference, tokenizer, manner=cls.manner, faults=faults, rate=cls.rate) as server:  # type: ignore[arg-type]
-            engine = ServerEngine(contract_model, ServerSettings(url=server.url, concurrency=8))
+            engine = cls.kind(contract_model, ServerSettings(url=server.url, concurrency=8))
             yield engine
             engine.close()
 
@@ -62,7 +63,16 @@ class TestAsLlamaCpp(Served):
         assert engine.findings.choices == "biased"
 
 
+class WithoutChoices(ServerEngine):
+    """Leaves out what five log-probabilities rarely answer: `test_server.py` tests that it is then an error, and no guess."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities - {"choice_logprobs"}
+
+
 class TestAsALegacyEndpoint(Served):
-    """Completions with echo, and five top log-probabilities: too few to rate by in most cases, and no answer then."""
+    """Completions with echo, and five top log-probabilities."""
 
     manner = "legacy"
+    kind = WithoutChoices

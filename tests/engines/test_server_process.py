@@ -229,7 +229,8 @@ def test_a_killed_stage_resumes_and_asks_nothing_again_that_it_was_told(
         assert len(kept) >= kill_after
         server.bodies.clear()
         run_stage(killed, settings, byte_model)
-        assert len(server.bodies) - probes == 96 - len(kept)
+        # what the killed process had sent may still come in after the list was cleared
+        assert 96 - len(kept) <= len(server.bodies) - probes <= 96 - len(kept) + settings.concurrency
     rows = [
         [record.instruction for record in read_records(shard_files(folder / "augment", "candidates"), Candidate)]
         for folder in (whole, killed)
