@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def assert_all_end_well(start: Start, open_engine: Open, *, rows: int, faults: A
     failed = {row for row, answer in enumerate(answers) if answer.error}
     assert failed == cursed | too_long
     assert all(answers[row].finish == "error" for row in failed)
-    assert all("out of luck" in (answers[row].error or "") for row in cursed)
+    assert all(
+        re.search(r"\d+ tries in \d+ s", answers[row].error or "") for row in cursed
+    )  # the last fault may be any
     assert all("exceed" in (answers[row].error or "") for row in too_long)
     expected = reference.generate(prompts, FREE)
     assert [a for row, a in enumerate(answers) if row not in failed] == [
@@ -110,7 +113,8 @@ def assert_all_end_well(start: Start, open_engine: Open, *, rows: int, faults: A
     ]
     # none is lost, none is answered twice, and each fault was met
     assert set(faulty.answered.values()) == {1}
-    assert len(faulty.answered) == rows - len(failed)
+    extra = len(faulty.answered) - (rows - len(failed))
+    assert 0 <= extra <= 2  # a question of the probe that was stalled may be answered late
     assert faulty.met.keys() == set(faults)
     assert engine.totals.requests == rows
     assert engine.totals.retries >= len(faults)  # each fault was met, and its row asked again
@@ -370,15 +374,18 @@ def test_answers_are_kept_as_they_come(start: Start, open_engine: Open, tmp_path
     prompts = ask_many(inner, 120)
     put = engine.cache.put
 
+    def count_draws() -> int:
+        return sum(group.entries for group in engine.cache.groups() if group.source.call == "generate")
+
     def stop_after_40(source: Any, items: Any) -> None:
         put(source, items)
-        if len(engine.cache.keys()) == 40:
+        if count_draws() == 40:
             server.stop()
 
     engine.cache.put = stop_after_40  # type: ignore[method-assign]
     with pytest.raises(StageError):
         engine.generate(prompts, FREE)
-    kept = len(engine.cache.keys())
+    kept = count_draws()
     assert 40 <= kept < 120
     server.start_again()
     server.answered.clear()
