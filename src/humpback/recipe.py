@@ -26,6 +26,7 @@ __all__ = [
     "CorpusInput",
     "CorpusRecipe",
     "CorpusSettings",
+    "Corruption",
     "CurateSettings",
     "EvaluateSettings",
     "EvaluationSet",
@@ -49,6 +50,21 @@ __all__ = [
 ]
 
 Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift", "ifd", "probe", "text"]
+Corruption = Literal[
+    "mismatch_random",
+    "mismatch_hard",
+    "cut_end",
+    "cut_start",
+    "cut_sentences",
+    "navigation",
+    "advertising",
+    "voice",
+    "echo",
+    "shuffled",
+    "language",
+    "facts",
+]
+"""How the audit spoils held-out pairs: the kinds of `evaluation/corruptions.py`."""
 Filter = Literal[
     "header_empty",
     "header_upper",
@@ -397,6 +413,8 @@ class EvaluateSettings(Section):
     """Bootstrap resamples of every interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Level of every interval."""
+    corruptions: list[Corruption] = Field(list(get_args(Corruption)), min_length=1)
+    """Ways in which the audit spoils held-out pairs. Fewer cost less, and P(good) is learnt from these alone."""
     labels: bool = False
     """Audit by the human labels of the run too (`humpback label`), in the stage `human` at the end; made with other labels, that
     stage is refused as stale. They decide nothing."""

@@ -15,7 +15,6 @@ from typing import Any
 from humpback.engines import find_model
 from humpback.errors import GateError, StorageError
 from humpback.evaluation.candidates import compare_models, describe_scores
-from humpback.evaluation.corruptions import KINDS
 from humpback.evaluation.gate import check_limits, tell_rates, to_plain
 from humpback.evaluation.labels import read_labels
 from humpback.evaluation.rating import count_replies
@@ -227,7 +226,7 @@ class Rooms(Sitting):
         def do(folder: Path) -> tuple[Work, Result]:
             holdout = list(self.pairs("holdout"))
             calls = count_calls(self.signals, samples=recipe.score.samples)
-            with self.answers_bar(name, (1 + len(KINDS)) * len(holdout) * calls):
+            with self.answers_bar(name, (1 + len(recipe.evaluate.corruptions)) * len(holdout) * calls):
                 done = audit(
                     holdout,
                     self.signals,
@@ -245,7 +244,7 @@ class Rooms(Sitting):
             return work, {**done.verdict, **self._replies(row["scores"] for row in done.rows)}
 
         models = {"model": self.model(f"iteration-{t}"), "backward": self.model("backward")}
-        identity = {**self.scoring(), **self.statistics()}
+        identity = {**self.scoring(), **self.statistics(), "corruptions": sorted(recipe.evaluate.corruptions)}
         self.stage(name, identity, inputs=["seed"], models=models, do=do)
         for note in self.result(name)["notes"]:
             self.console.say(f"  audit of {note}")

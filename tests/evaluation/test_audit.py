@@ -145,6 +145,16 @@ def test_signals_of_the_scripted_engine_see_what_they_should(audited: Audit) -> 
         assert found[P_GOOD].auc[kind].value > 0.8
 
 
+def test_an_audit_of_some_kinds_learns_and_judges_by_these_alone() -> None:
+    kinds = ("mismatch_hard", "cut_end", "advertising", "voice")
+    engine = FakeEngine(fake_model(None))
+    audit = audit_signals(_pairs(24), ("rating", "forward_lift", "probe"), _raters(engine), **DRAW, corruptions=kinds)
+    assert {row.kind for row in audit.rows} == {"true", *kinds}
+    assert audit.fitted is not None
+    assert set(audit.fitted.unseen) == set(kinds)
+    assert set(_by_name(audit)[P_GOOD].auc) == {*kinds, "all"}
+
+
 def test_mean_over_kinds_is_the_mean_of_their_aucs(audited: Audit) -> None:
     for entry in audited.signals:
         kinds = [interval.value for kind, interval in entry.auc.items() if kind != "all"]

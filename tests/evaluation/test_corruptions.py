@@ -6,6 +6,7 @@ import itertools
 import random
 import statistics
 from collections import Counter
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from humpback.evaluation.corruptions import KINDS, CorruptedPair, Fold, corrupt_pairs
 from humpback.evaluation.folds import SAME, make_folds
 from humpback.evaluation.wordbank import join_sentences, load_banks, split_sentences
+from humpback.recipe import Corruption
 from humpback.records import Pair, content_id
 
 NOUNS = ("bread", "river", "engine", "garden", "violin", "bridge", "candle", "market", "planet", "window")
@@ -238,3 +240,7 @@ def test_any_text_is_corrupted_or_refused_and_never_left_as_it_was(texts: list[s
         if row.kind != "true":
             assert row.text.response.strip()
             assert row.text.response.strip() != true[row.pair_id].strip()
+
+
+def test_the_recipe_names_every_kind_in_the_order_of_the_table() -> None:
+    assert get_args(Corruption) == tuple(KINDS)

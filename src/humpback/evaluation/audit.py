@@ -7,7 +7,7 @@ words) is judged on folds that it saw nothing of. Two baselines stand beside the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -99,10 +99,11 @@ def audit_signals(
     random_seed: int,
     resamples: int,
     confidence: float,
+    corruptions: Collection[str] | None = None,
 ) -> Audit:
     """Score true and corrupted pairs, learn what can be learnt, and return it all measured."""
     folds = make_folds(pairs)
-    corrupted, without = corrupt_pairs(folds, random_seed)
+    corrupted, without = corrupt_pairs(folds, random_seed, corruptions)
     measured = _measure(corrupted, names, raters, with_states="probe" in names and len(pairs) >= MIN_PAIRS)
     draw = _Draw(resamples, confidence, derive_seed(random_seed, "audit-bootstrap"))
     if len(pairs) < MIN_PAIRS:

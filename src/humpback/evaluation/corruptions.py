@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from humpback.evaluation.raters import InstructionResponse
@@ -51,8 +51,13 @@ class CorruptedPair:
     text: InstructionResponse
 
 
-def corrupt_pairs(folds: Sequence[Fold], random_seed: int) -> tuple[list[CorruptedPair], dict[str, dict[str, int]]]:
-    """Return every true pair followed by its corruptions, and by kind the reasons why some pairs have none, counted."""
+def corrupt_pairs(
+    folds: Sequence[Fold], random_seed: int, kinds: Collection[str] | None = None
+) -> tuple[list[CorruptedPair], dict[str, dict[str, int]]]:
+    """Return every true pair followed by its corruptions, and by kind the reasons why some pairs have none, counted.
+
+    `kinds` are names of `KINDS`; None is all of them.
+    """
     banks = load_banks()
     rows: list[CorruptedPair] = []
     without: dict[str, dict[str, int]] = {}
@@ -61,7 +66,7 @@ def corrupt_pairs(folds: Sequence[Fold], random_seed: int) -> tuple[list[Corrupt
         givers = _draw_givers(fold, random_seed)
         for place, pair in enumerate(fold.pairs):
             rows.append(_row(pair, "true", fold, InstructionResponse(pair.instruction, pair.response)))
-            for kind in KINDS:
+            for kind in (kind for kind in KINDS if kinds is None or kind in kinds):
                 draw = random.Random(derive_seed(random_seed, "corrupt", kind, pair.id))
                 made = _corrupt(kind, pair, _Material(bank, fold, place, givers[place]), draw)
                 if isinstance(made, str):

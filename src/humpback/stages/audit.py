@@ -41,6 +41,7 @@ def audit(
         random_seed=random_seed,
         resamples=settings.resamples,
         confidence=settings.confidence,
+        corruptions=settings.corruptions,
     )
     verdict = {"model": model_name, **tell_verdict(done, model_name, len(holdout))}
     return Audited([asdict(row) for row in done.rows], verdict, done.fitted.judge if done.fitted else None)
