@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -267,7 +266,9 @@ def test_a_chat_endpoint_is_sent_messages_and_claims_to_generate_only(start: Sta
     server.bodies.clear()
     prompts = ask_many(engine, 3)
     assert all(not answer.error and answer.tokens > 0 for answer in engine.generate(prompts, FREE))
-    assert sorted(body["messages"][0]["content"] for body in server.bodies) == ["Row 0", "Row 1", "Row 2"]
+    said = sorted(body["messages"][0]["content"] for body in server.bodies)
+    # a question of the probe may come in late
+    assert [text for text in said if text.startswith("Row")] == ["Row 0", "Row 1", "Row 2"]
     assert not any(body.keys() & {"prompt", "top_k", "logprobs"} for body in server.bodies)
     assert all(body["stream"] is False for body in server.bodies)
     (prefilled,) = engine.generate([Prompt(user="u", prefill="Score: ", text="u", token_ids=(1,))], FREE)
@@ -392,7 +393,8 @@ def test_answers_are_kept_as_they_come(start: Start, open_engine: Open, tmp_path
     engine.cache.put = put  # type: ignore[method-assign]
     answers = engine.generate(prompts, FREE)
     assert not any(answer.error for answer in answers)
-    # what was kept is not asked again; a reply that was on its way when the server stopped may be sent twice
-    assert 120 - kept <= sum(server.answered.values()) <= 120 - kept + inner.settings.concurrency
-    assert json.dumps(engine.totals.cache_hits) == str(kept)
+    # what was kept is not asked again; a reply on its way when the server stopped may still be kept, or sent twice
+    hits, under_way = engine.totals.cache_hits, inner.settings.concurrency
+    assert kept <= hits <= kept + under_way
+    assert 120 - hits <= sum(server.answered.values()) <= 120 - hits + under_way
     engine.close()

@@ -40,7 +40,14 @@ class Terminal:
         for name in ("COLUMNS", "LINES"):  # they would count for more than the terminal's own size
             environment.pop(name, None)
         self.process = subprocess.Popen(
-            command, stdin=inner, stdout=inner, stderr=inner, env=environment, start_new_session=True
+            command,
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            env=environment,
+            start_new_session=True,
+            # tests that run in the background of a shell have Ctrl-C ignored, and hand that on
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         self.inner = inner
         self.text = ""
