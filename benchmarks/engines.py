@@ -112,8 +112,8 @@ NOTE = (
     "`single` is one pass per question ({single} pairs, ours timed on the same); its answers must equal ours or the run stops. "
     "Augmenting: draws of up to {draw_tokens} tokens after the backward prompt; `padded` is transformers' generate in batches of "
     "{batch} in file order ({padded} segments, ours timed on the same); `augment_weights_gb_per_s` is the weights read, once per "
-    "step of all growing rows, and `copy_gb_per_s` what a copy in memory reads and writes. Stages: augment and score (three signals) of "
-    "{stages} segments as the pipeline runs them; `outside` is wall time less the time inside the engine.{unfinished}"
+    "step of all growing rows, and `copy_gb_per_s` what a copy in memory reads and writes. Stages: augment and score (three signals) "
+    "of {stages} segments as the pipeline runs them; `outside` is wall time less the time inside the engine.{unfinished}"
 )
 
 
