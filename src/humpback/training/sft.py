@@ -43,6 +43,11 @@ from humpback.training.spec import STARTED, TrainSpec, check_inputs
 PARENT_PIPE = "HUMPBACK_PARENT_PIPE"
 DROPOUTS = ("attention_dropout", "attn_pdrop", "hidden_dropout", "resid_pdrop")
 """What architectures call the dropout inside their layers."""
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in SFTConfig.__dataclass_fields__  # transformers renamed it after 5.17, and warns of the old name
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -241,6 +246,7 @@ def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
 
 
 def _arguments(spec: TrainSpec, *, on_cuda: bool) -> SFTConfig:
+    checkpointing: dict[str, Any] = {CHECKPOINTING: on_cuda}
     return SFTConfig(
         output_dir=str(spec.work),
         max_steps=spec.steps,
@@ -255,7 +261,7 @@ def _arguments(spec: TrainSpec, *, on_cuda: bool) -> SFTConfig:
         packing=False,
         use_cpu=not on_cuda,
         bf16=on_cuda,
-        activation_checkpointing=on_cuda,
+        **checkpointing,
         dataloader_pin_memory=on_cuda,
         logging_steps=1,
         logging_nan_inf_filter=False,  # the default hides a NaN behind the mean of the losses before it
