@@ -12,7 +12,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,13 +25,16 @@ from humpback.prompts import Choice, Continuation, Prompt
 
 __all__ = [
     "DISTILABEL",
+    "MATMUL",
     "Rated",
     "Work",
+    "copy_bytes",
     "distilabel_rate",
     "generate_and_parse",
     "generate_padded",
     "matmul_flops",
     "read_one",
+    "settle",
 ]
 
 DISTILABEL = "DISTILABEL_PYTHON"
@@ -41,8 +44,10 @@ HOW_TO = (
     "  python -m venv ENV && ENV/bin/pip install torch requests 'distilabel[hf-transformers]==1.5.3'"
 )
 DIGIT = re.compile(r"(?<![\d.])[1-5](?![\d]|\.\d)")
-MATMUL = 2048
-"""Side of the square matrices of the machine's rate."""
+MATMUL = {"cpu": (2048, torch.float32), "cuda": (8192, torch.bfloat16)}
+"""Side and number format of the square matrices of the machine's rate."""
+COPIED = 2**30
+"""Bytes of the copy that measures the memory's rate."""
 
 
 class Work(NamedTuple):
@@ -82,19 +87,20 @@ def read_one(
     net: Any, prompt: Prompt, choices: Sequence[Choice], target: Continuation | None, layers: Sequence[int] = ()
 ) -> tuple[list[float], float]:
     """Return the choices' log-probabilities after a prompt, or the target's, by a forward pass over this row alone."""
+    device = net.device
     if target is None:
         output = net(
-            input_ids=torch.tensor([prompt.token_ids]),
+            input_ids=torch.tensor([prompt.token_ids], device=device),
             use_cache=False,
             logits_to_keep=1,
             output_hidden_states=bool(layers),
         )
-        after = output.logits[0, -1].log_softmax(-1)
+        after = output.logits[0, -1].float().log_softmax(-1)
         states = sum(float(output.hidden_states[layer][0, -1].sum()) for layer in layers)
         return after[[choice.token_id for choice in choices]].tolist(), states
-    ids = torch.tensor([prompt.token_ids + target.token_ids[:-1]])
-    logits = net(input_ids=ids, use_cache=False, logits_to_keep=len(target.token_ids)).logits[0]
-    found = logits.log_softmax(-1).gather(-1, torch.tensor(target.token_ids)[:, None]).sum()
+    ids = torch.tensor([prompt.token_ids + target.token_ids[:-1]], device=device)
+    logits = net(input_ids=ids, use_cache=False, logits_to_keep=len(target.token_ids)).logits[0].float()
+    found = logits.log_softmax(-1).gather(-1, torch.tensor(target.token_ids, device=device)[:, None]).sum()
     return [], float(found)
 
 
@@ -103,7 +109,7 @@ def generate_and_parse(net: Any, tokenizer: HFTokenizer, prompts: Sequence[Promp
     started = time.perf_counter()
     unparsed = 0
     for prompt in prompts:
-        ids = torch.tensor([tokenizer.encode(tokenizer.chat(prompt.user))])
+        ids = torch.tensor([tokenizer.encode(tokenizer.chat(prompt.user))], device=net.device)
         drawn = net.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -148,8 +154,8 @@ def generate_padded(
         rows = [prompt.token_ids for prompt in prompts[start : start + batch]]
         width = max(map(len, rows))
         output = net.generate(
-            torch.tensor([[0] * (width - len(row)) + list(row) for row in rows]),
-            attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+            torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=net.device),
+            attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=net.device),
             max_new_tokens=sampling.max_tokens,
             do_sample=True,
             temperature=sampling.temperature,
@@ -163,15 +169,34 @@ def generate_padded(
     return drawn
 
 
-def matmul_flops() -> float:
-    """Return operations per second of a large float32 matrix product: what this machine can do at best."""
-    one, other = torch.rand(MATMUL, MATMUL), torch.rand(MATMUL, MATMUL)
+def matmul_flops(device: str = "cpu") -> float:
+    """Return operations per second of a large matrix product: what this machine can do at best."""
+    side, dtype = MATMUL[device]
+    one, other = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
+    return 2 * side**3 / _best_seconds(lambda: one @ other, device)
+
+
+def copy_bytes(device: str) -> float:
+    """Return bytes per second read and written by a large copy within the device's memory."""
+    one, other = (torch.zeros(COPIED, dtype=torch.uint8, device=device) for _ in range(2))
+    return 2 * COPIED / _best_seconds(lambda: other.copy_(one), device)
+
+
+def _best_seconds(work: Callable[[], object], device: str) -> float:
     seconds = []
     for _ in range(6):  # the first one warms up
+        settle(device)
         started = time.perf_counter()
-        one @ other
+        work()
+        settle(device)
         seconds.append(time.perf_counter() - started)
-    return float(2 * MATMUL**3 / min(seconds[1:]))
+    return min(seconds[1:])
+
+
+def settle(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def expected_score(logprobs: Sequence[float]) -> float:

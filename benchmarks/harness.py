@@ -65,6 +65,8 @@ class Options:
     """A few rows and one repetition: tells that the script works, and nothing else."""
     folder: Path
     """Where the result goes; a small run never replaces a real one."""
+    device: str = "cpu"
+    """What models run on: cpu or cuda. Most benchmarks know the first only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +115,20 @@ class Repetition:
         self.figures[series] = float(value)
 
 
-def options(description: str | None) -> Options:
-    """Read the command line."""
+def options(description: str | None, *, devices: Sequence[str] = ("cpu",)) -> Options:
+    """Read the command line; `devices` are those that the benchmark can be run on."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--small", action="store_true", help="a few rows, one repetition, result in a temporary folder")
-    small = parser.parse_args().small
-    return Options(small=small, folder=Path(tempfile.mkdtemp(prefix="humpback-bench-")) if small else RESULTS)
+    if len(devices) > 1:
+        parser.add_argument(
+            "--device", choices=devices, default=devices[0], help="what the model runs on (%(default)s)"
+        )
+    asked = parser.parse_args()
+    return Options(
+        small=asked.small,
+        folder=Path(tempfile.mkdtemp(prefix="humpback-bench-")) if asked.small else RESULTS,
+        device=getattr(asked, "device", devices[0]),
+    )
 
 
 def series_of(repetitions: Sequence[Repetition]) -> dict[str, list[float]]:

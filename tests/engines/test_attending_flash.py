@@ -57,7 +57,9 @@ def make_states(rows: Sequence[Row], skipped: int) -> tuple[Any, KeysValues | No
 
 HEAD = tuple(range(1000, 1020))
 ROWS = st.lists(
-    st.lists(st.sampled_from([tuple(range(9)), tuple(range(40, 70)), (5,), tuple(range(100, 160))]), min_size=1, max_size=4),
+    st.lists(
+        st.sampled_from([tuple(range(9)), tuple(range(40, 70)), (5,), tuple(range(100, 160))]), min_size=1, max_size=4
+    ),
     min_size=1,
     max_size=10,
 )

@@ -216,8 +216,8 @@ def test_the_logits_of_a_batch_are_bounded(
     how: str, engine: HFEngine, padding: HFEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = engine if how == "packed" else padding
-    monkeypatch.setattr(asked, "_limits", replace(LIMITS["cpu"], logits_bytes=30e6))
-    monkeypatch.setattr(asked, "_batch_tokens", 100_000)
+    monkeypatch.setattr(asked._allowed, "limits", replace(LIMITS["cpu"], logits_bytes=30e6))
+    monkeypatch.setattr(asked._allowed, "batch_tokens", 100_000)
     largest = 0
     read_pack, read_padded = asked._network.read_pack, asked._network.read_padded
 

@@ -123,7 +123,12 @@ class Slots:
         self._width = 0
 
     def fill(
-        self, first: int, parts: Sequence[KeysValues], places: Sequence[Sequence[int]], skipped: int, device: torch.device
+        self,
+        first: int,
+        parts: Sequence[KeysValues],
+        places: Sequence[Sequence[int]],
+        skipped: int,
+        device: torch.device,
     ) -> None:
         """Give the slots from `first` on a row's keys and values each.
 

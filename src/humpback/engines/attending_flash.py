@@ -1,4 +1,4 @@
-"""Attention of a pack in one call of a flash kernel, for GPUs. In: a pack, then each layer's queries, keys and values. Out: what is seen.
+"""Attention of a pack in one call of a flash kernel, for GPUs. In: a pack, each layer's queries, keys and values. Out: what is seen.
 
 Called block by block, as a CPU does best, a pack of a hundred rows starts thousands of small kernels, and a GPU waits for most of
 them. Here each segment is one sequence of a variable-length batch: its queries are its own tokens, its keys the tokens of its way from
@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from humpback.engines.attending import KeysValues, PackSeen, Seen
 from humpback.engines.packs import Pack, Segment
@@ -45,31 +46,27 @@ Kernel: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Ragged, 
 
 def find_kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
     """Return the kernel for packs on this device, None where there is none; only a try tells whether it takes a model's shapes."""
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
-        return None
-    try:
-        from torch.nn.attention.varlen import varlen_attn  # since torch 2.10
-    except ImportError:
-        return None
+    return _attend if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) else None
 
-    def attend(
-        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ragged: Ragged, scale: float | None
-    ) -> torch.Tensor:
-        out: torch.Tensor = varlen_attn(
-            query,
-            key,
-            value,
-            ragged.query_ends,
-            ragged.key_ends,
-            ragged.longest_query,
-            ragged.longest_key,
-            scale=scale,
-            window_size=(-1, 0),  # all before a token, nothing after it
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        return out
 
-    return attend
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ragged: Ragged, scale: float | None
+) -> torch.Tensor:
+    # the operator itself: its public name, `varlen_attn`, is younger than the oldest torch we take, and has changed since
+    out: torch.Tensor = torch.ops.aten._flash_attention_forward(
+        query,
+        key,
+        value,
+        ragged.query_ends,
+        ragged.key_ends,
+        ragged.longest_query,
+        ragged.longest_key,
+        0.0,  # dropout
+        True,  # causal: all before a token, counted from the ends
+        False,
+        scale=scale,
+    )[0]
+    return out
 
 
 class KeepingSeen(Seen, Protocol):
@@ -134,7 +131,7 @@ def _cut(pack: Pack) -> Iterator[list[Segment]]:
 
 
 def _lay_out(part: Sequence[Segment], pack: Pack, device: torch.device) -> Ragged:
-    pieces: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+    pieces: list[NDArray[np.int64]] = []
     skipped = pack.skipped
     for segment in part:
         way = (pack.segments[i] for i in segment.way)

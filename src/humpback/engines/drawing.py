@@ -46,7 +46,7 @@ class Draw:
         if self.sampling.temperature == 0:
             chosen = logits.argmax(-1)
         else:
-            uniforms = torch.from_numpy(self.uniforms_B_T[rows, [len(self.tokens[row]) for row in rows]])
+            uniforms = torch.from_numpy(self.uniforms_B_T[list(rows), [len(self.tokens[row]) for row in rows]])
             probs_B_V = logprobs_B_V.exp() if self.sampling.temperature == 1 else self._cool(logits)
             # a row that is not finite gets any token: it has ended
             chosen = _draw_tokens(probs_B_V, self.sampling.top_p, uniforms.to(logits.device))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["LIMITS", "Limits", "find_room", "lacks_memory"]
+__all__ = ["LIMITS", "Allowance", "Limits", "lacks_memory"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,38 @@ CUDA_SLOTS_SHARE = 0.4
 """Of the memory that is free when rows begin to grow: prompts, logits and a second model's pass want theirs."""
 
 
-def find_room(device: torch.device) -> float:
-    """Return how many bytes the keys and values of growing rows may take."""
-    if device.type == "cpu":
-        return CPU_SLOTS_BYTES
-    free, _ = torch.cuda.mem_get_info(device)
-    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, in no use
-    return CUDA_SLOTS_SHARE * (free + idle)
+class Allowance:
+    """What an engine takes of its device: what suits that, and less once it was found too much."""
+
+    def __init__(self, device: torch.device, batch_tokens: int | None) -> None:
+        self.device = device
+        self.limits = LIMITS[device.type]
+        self.batch_tokens = batch_tokens or self.limits.batch_tokens
+        self._slots_share = 1.0
+
+    @property
+    def call_tokens(self) -> int:
+        """Tokens that a call had best bring."""
+        return self.limits.call_rounds * self.batch_tokens
+
+    def slots_bytes(self) -> float:
+        """Return what the keys and values of growing rows may take."""
+        if self.device.type == "cpu":
+            return self._slots_share * CPU_SLOTS_BYTES
+        free, _ = torch.cuda.mem_get_info(self.device)
+        idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)  # torch's, in no use
+        return self._slots_share * CUDA_SLOTS_SHARE * (free + idle)
+
+    def shrink(self) -> None:
+        """Take half from now on, and give back what torch holds for nothing."""
+        self.batch_tokens = max(self.batch_tokens // 2, 1)
+        self._slots_share /= 2
+        self.release()
+
+    def release(self) -> None:
+        """Give the device's unused memory back."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def lacks_memory(error: Exception) -> bool:

@@ -105,7 +105,10 @@ def count_common(one: Row, other: Row) -> int:
     limit = min(len(one), len(other))
     if one[:limit] == other[:limit]:
         return limit
-    low, high = 0, limit - 1  # they agree up to `low` and differ before `high` + 1; slices compare far faster than a loop
+    low, high = (
+        0,
+        limit - 1,
+    )  # they agree up to `low` and differ before `high` + 1; slices compare far faster than a loop
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
