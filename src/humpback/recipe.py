@@ -521,8 +521,8 @@ class RuntimeSettings(Section):
     engine: Literal["hf", "vllm", "server", "fake"] = "hf"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda, cuda:1 ..."""
-    batch_tokens: int = Field(2048, ge=64)
-    """Token budget of one forward pass."""
+    batch_tokens: int | None = Field(None, ge=64)
+    """Token budget of one forward pass of the hf engine; null is 2,048 on a CPU and 16,384 on a GPU. Halved when memory runs out."""
     train_batch_tokens: int | None = Field(None, ge=64)
     """Token budget of one training micro-batch; null is 512 on a CPU (faster there, and smaller) and 8,192 on a GPU."""
     save_every: int = Field(50, ge=1)

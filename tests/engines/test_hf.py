@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from humpback.engines.base import Completion, Loglikelihood, ModelRef, Sampling
 from humpback.engines.cache import CachedEngine
 from humpback.engines.drawing import _draw_tokens
 from humpback.engines.hf import HFEngine
+from humpback.engines.hf_limits import LIMITS
 from humpback.engines.hf_model import Reading
 from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.models import hash_model, resolve_adapter
@@ -58,7 +60,7 @@ def padding(tiny_model: ModelRef) -> HFEngine:
     """An engine that takes the model for one that cannot be run on packs."""
     engine = HFEngine(ModelRef(path=tiny_model.path, content_hash="not shared with others"), device="cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf_base, "_can_pack", lambda net: False)
+        patch.setattr(hf_base, "_can_pack", lambda net, kernel: False)
         assert not engine._network.packs
     return engine
 
@@ -213,9 +215,9 @@ def test_an_empty_continuation_is_certain_and_costs_nothing(engine: HFEngine) ->
 def test_the_logits_of_a_batch_are_bounded(
     how: str, engine: HFEngine, padding: HFEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("humpback.engines.hf.LOGITS_BYTES", {"cpu": 30e6})
     asked = engine if how == "packed" else padding
-    monkeypatch.setattr(asked, "_batch_tokens", 100_000)
+    monkeypatch.setattr(asked._allowed, "limits", replace(LIMITS["cpu"], logits_bytes=30e6))
+    monkeypatch.setattr(asked._allowed, "batch_tokens", 100_000)
     largest = 0
     read_pack, read_padded = asked._network.read_pack, asked._network.read_padded
 
@@ -661,7 +663,7 @@ def test_a_model_that_cannot_be_packed_gives_the_same_answers(
 def test_rows_take_turns_in_few_slots_and_draw_what_they_draw_alone(
     make_byte_model: MakeByteModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("humpback.engines.hf.MAX_SLOTS", {"cpu": 3})
+    monkeypatch.setitem(LIMITS, "cpu", replace(LIMITS["cpu"], slots=3))
     model = make_byte_model(layers=2)
     few, alone = HFEngine(model, device="cpu", batch_tokens=64), HFEngine(model, device="cpu")
     few._network.net.get_output_embeddings().weight.data *= 0.3  # some rows end soon

@@ -20,12 +20,9 @@ __all__ = ["EngineSpec", "find_model", "find_served", "open_engine", "probe_serv
 
 SERVER_ROUNDS = 16
 """Rows of one call to a server, as a multiple of the requests in flight: at a call's end some places are empty."""
+FAKE_TOKENS = 2048
 VLLM_ROWS = 1024
 """Rows that vLLM is given at once, several times what it runs side by side."""
-
-HF_ROUNDS = 8
-"""Token budget of one call to the hf engine, as a multiple of a pass's: of more rows it finds more that they share."""
-HF_ROWS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +32,8 @@ class EngineSpec:
     model: ModelRef
     engine: Literal["hf", "vllm", "server", "fake"]
     device: str
-    batch_tokens: int
+    batch_tokens: int | None
+    """Of one forward pass; None is what suits the engine's device."""
     threads: int | None
     cache: Path
     """File of the answer cache."""
@@ -54,11 +52,11 @@ def open_engine(
     Engines that run in processes of their own share one per base model when they are given the same `processes`.
     """
     inner: Engine
-    batch_tokens, batch_rows = spec.batch_tokens, 64
     if spec.engine == "fake":
         from humpback.engines.fake import FakeEngine
 
         inner = FakeEngine(spec.model)
+        batch_tokens, batch_rows = spec.batch_tokens or FAKE_TOKENS, 64
     elif spec.engine == "vllm":
         with _needs("vllm"):
             from humpback.engines.vllm import VLLMEngine
@@ -82,8 +80,8 @@ def open_engine(
     else:
         with _needs("hf"):
             from humpback.engines.hf import HFEngine
-        inner = HFEngine(spec.model, device=spec.device, batch_tokens=spec.batch_tokens, threads=spec.threads)
-        batch_tokens, batch_rows = HF_ROUNDS * spec.batch_tokens, HF_ROWS  # as above
+        opened = HFEngine(spec.model, device=spec.device, batch_tokens=spec.batch_tokens, threads=spec.threads)
+        inner, batch_tokens, batch_rows = opened, opened.call_tokens, opened.call_rows
     return CachedEngine(
         inner, AnswerCache(spec.cache), batch_tokens=batch_tokens, batch_rows=batch_rows, on_answers=on_answers
     )

@@ -7,6 +7,7 @@ tokens of a pack see their way from the root (`PackSeen`), the next token of eac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Protocol, TypeAlias
 
 import torch
@@ -20,6 +21,8 @@ __all__ = ["ATTENTION", "KeysValues", "PackSeen", "Seen", "Slots"]
 ATTENTION = "humpback"
 KeysValues: TypeAlias = list[tuple[torch.Tensor, torch.Tensor]]
 """Per layer, [1, key heads, tokens, width] each."""
+ALIGNED = 64
+"""Keys of growing rows, on a GPU, are read in multiples of this."""
 NOT_OURS = ("sliding_window", "softcap", "s_aux", "position_bias")
 """What some architectures add to attention; ours has none of it, so such a model takes transformers' own."""
 
@@ -112,16 +115,25 @@ class Slots:
 
     def __init__(self, slots: int, capacity: int) -> None:
         """`capacity` is the most tokens a row may have."""
-        self._shape = (slots, capacity)
+        self._shape = (slots, -(-capacity // ALIGNED) * ALIGNED)
         self._kept: KeysValues = []
         self._lengths: list[int] = [0] * slots
-        self._active: list[int] = []
         self._mask: torch.Tensor | None = None
         self._places: tuple[torch.Tensor, torch.Tensor] | None = None
         self._width = 0
 
-    def fill(self, slot: int, parts: Sequence[KeysValues], places: torch.Tensor, skipped: int) -> None:
-        """Give a slot a row's keys and values: the first `skipped` tokens of parts[0] and, after them, `places` of parts[1]."""
+    def fill(
+        self,
+        first: int,
+        parts: Sequence[KeysValues],
+        places: Sequence[Sequence[int]],
+        skipped: int,
+        device: torch.device,
+    ) -> None:
+        """Give the slots from `first` on a row's keys and values each.
+
+        These are the first `skipped` tokens of parts[0] and, after them, the row's `places` of parts[1].
+        """
         before, pack = parts
         if not self._kept:
             slots, capacity = self._shape
@@ -133,20 +145,28 @@ class Slots:
                 )
                 for key, value in pack
             ]
-        end = skipped + len(places)
+        # all rows at once: row by row, it would be thousands of small copies
+        at = torch.tensor(list(chain.from_iterable(places)), device=device)
+        to = torch.tensor([skipped + i for own in places for i in range(len(own))], device=device)
+        slots_N = torch.tensor([first + row for row, own in enumerate(places) for _ in own], device=device)
         for layer, kept in enumerate(self._kept):
             for i in (0, 1):
                 if skipped:
-                    kept[i][slot, :, :skipped] = before[layer][i][0]
-                kept[i][slot, :, skipped:end] = pack[layer][i][0, :, places]
-        self._lengths[slot] = end
+                    kept[i][first : first + len(places), :, :skipped] = before[layer][i]
+                kept[i][slots_N, :, to] = pack[layer][i][0].transpose(0, 1)[at]
+        for row, own in enumerate(places):
+            self._lengths[first + row] = skipped + len(own)
 
-    def move(self, source: int, target: int) -> None:
-        """Put one slot's row into another."""
-        length = self._lengths[target] = self._lengths[source]
+    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Put the rows of some slots into others, of which none is a source."""
+        width = max(self._lengths[source] for source in sources)
+        device = self._kept[0][0].device
+        index, to = torch.tensor(sources, device=device), torch.tensor(targets, device=device)
         for kept in self._kept:
             for tensor in kept:
-                tensor[target, :, :length] = tensor[source, :, :length]
+                tensor[to, :, :width] = tensor[index, :, :width]
+        for source, target in zip(sources, targets, strict=True):
+            self._lengths[target] = self._lengths[source]
 
     def grow(self, count: int) -> torch.Tensor:
         """Make room for one more token in each of the first `count` slots and return their positions [count, 1]."""
@@ -156,7 +176,13 @@ class Slots:
         for slot in range(count):
             self._lengths[slot] += 1
         self._width = max(self._lengths[:count])
-        self._mask = (torch.arange(self._width, device=device) <= lengths[:, None])[:, None, None]
+        if device.type != "cpu":  # their kernels copy a mask whose rows are not aligned, in every layer
+            self._width = min(-(-self._width // ALIGNED) * ALIGNED, self._shape[1])
+        hidden = torch.arange(self._width, device=device) > lengths[:, None]
+        # numbers, not booleans, which every layer would turn into numbers
+        self._mask = hidden.new_zeros(hidden.shape, dtype=self._kept[0][0].dtype).masked_fill_(hidden, -torch.inf)[
+            :, None, None
+        ]
         return lengths[:, None]
 
     def attend(

@@ -28,7 +28,7 @@ class Draw:
         self.tokenizer = tokenizer
         self.ends = ends
         draws = [np.random.Generator(np.random.Philox(key=p.seed)).random(sampling.max_tokens) for p in prompts]
-        self.uniforms_B_T = torch.from_numpy(np.stack(draws))
+        self.uniforms_B_T = np.stack(draws)
         self.tokens: list[list[int]] = [[] for _ in prompts]
         self.logprobs = [0.0] * len(prompts)
         self.open = [sampling.max_tokens > 0] * len(prompts)
@@ -42,23 +42,24 @@ class Draw:
         """Draw the next token of each of these open rows, take note of it, and return them."""
         finite = logits_B_V.amax(-1).isfinite()  # a NaN anywhere is the maximum; -inf forbids a token and is fine
         logits = logits_B_V.float()
-        if not bool(finite.all()):
-            logits = logits.where(finite[:, None], 0.0)  # keeps the draw defined
         logprobs_B_V = logits.log_softmax(-1)
         if self.sampling.temperature == 0:
             chosen = logits.argmax(-1)
         else:
-            uniforms = torch.stack([self.uniforms_B_T[row, len(self.tokens[row])] for row in rows])
+            uniforms = torch.from_numpy(self.uniforms_B_T[list(rows), [len(self.tokens[row]) for row in rows]])
             probs_B_V = logprobs_B_V.exp() if self.sampling.temperature == 1 else self._cool(logits)
+            # a row that is not finite gets any token: it has ended
             chosen = _draw_tokens(probs_B_V, self.sampling.top_p, uniforms.to(logits.device))
-        drawn: list[int] = chosen.tolist()
-        of_drawn = logprobs_B_V.gather(-1, chosen[:, None])[:, 0].tolist()
-        for row, token, logprob, fine in zip(rows, drawn, of_drawn, finite.tolist(), strict=True):
+        of_drawn = logprobs_B_V.gather(-1, chosen[:, None])[:, 0]
+        # in one piece: a GPU stops for each that is asked of it, and doubles hold all of these exactly
+        told = torch.stack([chosen.double(), of_drawn.double(), finite.double()], 1).tolist()
+        drawn = [int(token) for token, _, _ in told]
+        for row, token, (_, logprob, fine) in zip(rows, drawn, told, strict=True):
             self.tokens[row].append(token)
             self.logprobs[row] += logprob
             self._broken[row] = not fine
             self._ended[row] = token in self.ends or self._stops(row)
-            self.open[row] = fine and not self._ended[row] and len(self.tokens[row]) < self.sampling.max_tokens
+            self.open[row] = bool(fine) and not self._ended[row] and len(self.tokens[row]) < self.sampling.max_tokens
         return drawn
 
     def completion(self, row: int) -> Completion:
@@ -101,7 +102,8 @@ def _draw_tokens(probs_B_V: torch.Tensor, top_p: float, uniforms_B: torch.Tensor
     # with a nucleus the row alone decides how many are sorted; without, its draw does, and equal probabilities, which each
     # `topk` may order in its own way, would make a few tokens likelier
     for count in TOP_TOKENS if top_p < 1 else TOP_TOKENS[-1:]:
-        top, ids = probs_B_V[rows].topk(min(count, probs_B_V.shape[-1]))
+        open_B_V = probs_B_V if len(rows) == len(probs_B_V) else probs_B_V[rows]
+        top, ids = open_B_V.topk(min(count, probs_B_V.shape[-1]))
         chosen[rows] = pick(top, ids, uniforms_B[rows])
         # without a nucleus only a row whose draw falls beyond the top tokens needs the rest
         rows = rows[top.double().sum(-1) <= (top_p if top_p < 1 else uniforms_B[rows])]

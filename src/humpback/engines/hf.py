@@ -9,11 +9,9 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias, TypeVar
 
 import torch
 
@@ -22,35 +20,24 @@ from humpback.engines.base import (
     ChoiceLogprobs,
     Completion,
     EngineTotals,
-    FloatArray,
     Loglikelihood,
     ModelRef,
     Sampling,
 )
 from humpback.engines.batching import kept_cost, plan_batches
 from humpback.engines.drawing import NOT_FINITE, Draw
+from humpback.engines.hf_answering import A, Plan, answer_all
 from humpback.engines.hf_generate import Grower, generate_padded
+from humpback.engines.hf_limits import Allowance
 from humpback.engines.hf_model import Network, Reading
 from humpback.engines.hf_prefixes import Prefixes
+from humpback.engines.hf_reading import read_choices, sum_logprobs
 from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.packs import Row, build_pack, plan_packs
 from humpback.errors import InputError
 from humpback.prompts import Choice, Continuation, Prompt
 
 __all__ = ["HFEngine"]
-
-A = TypeVar("A", Completion, ChoiceLogprobs, Loglikelihood)
-Plan: TypeAlias = Callable[[list[int]], list[list[int]]]
-"""Which of these rows go through the model together."""
-
-LOGITS_BYTES = {"cpu": 400e6, "cuda": 2e9}
-"""Most memory the logits of one pass may take."""
-SLOTS_BYTES = {"cpu": 1e9, "cuda": 8e9}
-"""Most memory the keys and values of growing rows may take."""
-MAX_SLOTS = {"cpu": 64, "cuda": 256}
-POSITIONS = 32
-"""Positions whose log-probabilities are computed at once."""
-NO_MEMORY = "the row does not fit in the device's memory"
 
 
 class HFEngine:
@@ -59,9 +46,11 @@ class HFEngine:
     capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs", "loglikelihood", "hidden_states"})
 
     def __init__(
-        self, model: ModelRef, *, device: str = "auto", batch_tokens: int = 2048, threads: int | None = None
+        self, model: ModelRef, *, device: str = "auto", batch_tokens: int | None = None, threads: int | None = None
     ) -> None:
-        """`device` is `auto` (CUDA where there is one), `cpu` or `cuda[:N]`; `batch_tokens` bounds one forward pass."""
+        """`device` is `auto` (CUDA where there is one), `cpu` or `cuda[:N]`; `batch_tokens` bounds one forward pass, and None is
+        what suits the device.
+        """
         self.model = model
         self.tokenizer = HFTokenizer(Path(model.path))
         self.totals = EngineTotals()
@@ -70,13 +59,22 @@ class HFEngine:
         )
         if self._device.type == "cuda" and not torch.cuda.is_available():
             raise InputError(f"device={device!r} is not there; use runtime.device=cpu or auto")
-        self._batch_tokens = batch_tokens
-        self._slots_bytes = SLOTS_BYTES[self._device.type]
+        self._allowed = Allowance(self._device, batch_tokens)
         self._threads = threads
         self._loaded: Network | None = None
         self._prefixes = Prefixes()
         self.on_answer: Callable[[int, Completion | ChoiceLogprobs | Loglikelihood], None] | None = None
         """Hears of each answer as it comes: its place in the call, and itself."""
+
+    @property
+    def call_tokens(self) -> int:
+        """Tokens that a call had best bring."""
+        return self._allowed.call_tokens
+
+    @property
+    def call_rows(self) -> int:
+        """Rows that a call had best bring."""
+        return self._allowed.limits.call_rows
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Draw one completion per prompt. A row's draw depends on its prompt's seed, not on its batch."""
@@ -89,7 +87,7 @@ class HFEngine:
             if self._network.packs:
                 return [rows] if rows else []  # the rows of a call take turns in the slots
             lengths = [kept_cost(len(asked[i]) + sampling.max_tokens) for i in rows]
-            return [[rows[i] for i in batch] for batch in plan_batches(lengths, self._batch_tokens)]
+            return [[rows[i] for i in batch] for batch in plan_batches(lengths, self._allowed.batch_tokens)]
 
         def compute(rows: list[int]) -> list[Completion]:
             return self._generate(
@@ -119,12 +117,13 @@ class HFEngine:
             logprobs_N_C = reading.logits_N_V.float().log_softmax(-1)[:, choice_ids].tolist()
             states = reading.states_B_L_W.cpu().numpy() if layers else [None] * len(rows)
             found = [logprobs_N_C[own[0]] if own else [] for own in places]
-            answers = [_read_choices(choice_ids, *both) for both in zip(found, states, strict=True)]
+            answers = [read_choices(choice_ids, *both) for both in zip(found, states, strict=True)]
             return [answer or refuse(NOT_FINITE) for answer in answers]
 
         errors = [self._find_error(row, answer=choice_ids, room=0) for row in asked]
         prefix = self._share([row for row, error in zip(asked, errors, strict=True) if not error])
-        return self._answer([refuse(e) if e else None for e in errors], self._plan(asked, prefix), compute, refuse)
+        plan = self._plan(asked, prefix, heads=[bool(choice_ids)] * len(asked))
+        return self._answer([refuse(e) if e else None for e in errors], plan, compute, refuse)
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
         """Return log p(continuations[i] given prompts[i])."""
@@ -138,7 +137,7 @@ class HFEngine:
         def compute(rows: list[int]) -> list[Loglikelihood]:
             targets = [asked[i][1] for i in rows]
             reading, places = self._read([fed[i] for i in rows], [len(asked[i][0]) - 1 for i in rows], prefix)
-            values = _sum_logprobs(reading.logits_N_V, places, targets)
+            values = sum_logprobs(reading.logits_N_V, places, targets, at_once=self._allowed.limits.positions)
             return [
                 Loglikelihood(logprob=value, tokens=len(target)) if math.isfinite(value) else refuse(NOT_FINITE)
                 for value, target in zip(values, targets, strict=True)
@@ -159,8 +158,7 @@ class HFEngine:
         self._loaded = None
         self._prefixes.clear()
         gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._allowed.release()
 
     # -- the model -------------------------------------------------------------------------------------------------
 
@@ -220,12 +218,13 @@ class HFEngine:
         ends = network.base.ends | {self.tokenizer.eos_token_id, self.tokenizer.end_of_turn[-1]}
         draw = Draw(prompts, sampling, self.tokenizer, ends)
         if network.packs:
-            room = self._slots_bytes // (network.token_bytes * (max(map(len, rows)) + sampling.max_tokens))
-            slots = int(min(max(room, 1), MAX_SLOTS[self._device.type], len(rows)))
-            before = self._prefixes.read(self._network, prefix, self.totals)
-            grower = Grower(
-                network, rows, draw, slots=slots, batch_tokens=self._batch_tokens, prefix=prefix, before=before
-            )
+            room = self._allowed.slots_bytes()
+            wanted = network.token_bytes * (max(map(len, rows)) + sampling.max_tokens)
+            slots = int(min(max(room // wanted, 1), self._allowed.limits.slots, len(rows)))
+            # a pack's keys and values stand beside the slots until they are copied there
+            budget = max(min(self._allowed.batch_tokens, int(room / 4 // network.token_bytes)), 1)
+            before = self._prefixes.read(network, prefix, self.totals)
+            grower = Grower(network, rows, draw, slots=slots, batch_tokens=budget, prefix=prefix, before=before)
             grower.run(lambda row: tell(row, draw.completion(row)))
             self.totals.tokens_in += grower.tokens_in
         else:
@@ -234,28 +233,21 @@ class HFEngine:
         self.totals.tokens_out += sum(map(len, draw.tokens))
         return [draw.completion(row) for row in range(len(rows))]
 
-    # -- batches ---------------------------------------------------------------------------------------------------
-
-    def _plan(self, rows: Sequence[Row], prefix: Row, heads: Sequence[int] = ()) -> Plan:
+    def _plan(self, rows: Sequence[Row], prefix: Row, heads: Sequence[int]) -> Plan:
         """Return how to batch rows, `heads` of whose positions need logits."""
+        logits = int(self._allowed.limits.logits_bytes / (self._network.head_width * 4))
 
         def plan(open_rows: list[int]) -> list[list[int]]:
-            chosen, own_heads = [rows[i] for i in open_rows], [heads[i] for i in open_rows] if heads else []
-            head_budget = int(LOGITS_BYTES[self._device.type] / (self._network.head_width * 4))
+            chosen, own_heads = [rows[i] for i in open_rows], [heads[i] for i in open_rows]
+            budget = self._allowed.batch_tokens
             if self._network.packs:
                 batches = plan_packs(
-                    chosen,
-                    token_budget=self._batch_tokens,
-                    skipped=len(prefix),
-                    heads=own_heads,
-                    head_budget=head_budget,
+                    chosen, token_budget=budget, skipped=len(prefix), heads=own_heads, head_budget=logits
                 )
             else:
-                # as if each token with logits were `weight` tokens
-                weight = self._batch_tokens / head_budget
-                costs = [math.ceil(own * weight) for own in own_heads] or [0] * len(chosen)
-                lengths = [max(len(row), cost) for row, cost in zip(chosen, costs, strict=True)]
-                batches = plan_batches(lengths, self._batch_tokens)
+                # as if each token with logits were so many tokens
+                costs = (math.ceil(own * budget / logits) for own in own_heads)
+                batches = plan_batches([max(len(row), cost) for row, cost in zip(chosen, costs, strict=True)], budget)
             return [[open_rows[i] for i in batch] for batch in batches]
 
         return plan
@@ -269,82 +261,10 @@ class HFEngine:
         *,
         tells: bool = True,
     ) -> list[A]:
-        """Compute what is not ready, batch by batch, and return all answers in the order asked.
-
-        `tells`: each answer is told here; otherwise `compute` has told it.
-        """
+        """Compute what is not ready and return all answers; `tells`: they are told here, otherwise `compute` has told them."""
         started = time.perf_counter()
-        answers = dict(enumerate(ready))
-        waiting: deque[list[int]] = deque(plan([i for i, answer in answers.items() if answer is None]))
-        while waiting:
-            rows = waiting.popleft()
-            try:
-                with torch.inference_mode():
-                    fresh = dict(zip(rows, compute(rows), strict=True))
-                # rows of a pack see nothing of each other, but nothing times not-a-number is not a number
-                alone = [row for row in rows if fresh[row].error == NOT_FINITE and len(rows) > 1]
-                waiting.extend([row] for row in alone)
-                answers.update(fresh)
-                for row, answer in fresh.items() if tells else ():
-                    self._tell(row, answer)
-                continue
-            except (MemoryError, RuntimeError) as error:
-                if not _lacks_memory(error):
-                    raise
-            # here and not above: there the traceback still holds the tensors
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(rows) == 1:
-                answers[rows[0]] = refuse(NO_MEMORY)
-                continue
-            self._batch_tokens = max(self._batch_tokens // 2, 1)
-            self._slots_bytes /= 2
-            waiting = deque(half for batch in (rows, *waiting) for half in _halves(batch))
+        tell = self._tell if tells else lambda place, answer: None
+        answers = answer_all(ready, plan, compute, refuse, allowed=self._allowed, tell=tell)
         self.totals.requests += len(ready)
         self.totals.seconds += time.perf_counter() - started
-        return [answer for answer in answers.values() if answer is not None]
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Tell whether a device, or the host, had too little memory; torch's CPU allocator says so in words only."""
-    words = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "DefaultCPUAllocator" in words and ("allocate memory" in words or "not enough memory" in words)
-    )
-
-
-def _read_choices(choice_ids: Sequence[int], logprobs: list[float], states: FloatArray | None) -> ChoiceLogprobs | None:
-    """Return a row's answer; None if any of it is not finite."""
-    if not all(map(math.isfinite, logprobs)) or (states is not None and not math.isfinite(float(states.sum()))):
-        return None
-    distinct = dict(zip(choice_ids, logprobs, strict=False))  # a choice given twice weighs once
-    return ChoiceLogprobs(
-        logprobs=tuple(logprobs), mass=min(math.fsum(map(math.exp, distinct.values())), 1.0), hidden=states
-    )
-
-
-def _sum_logprobs(
-    logits_N_V: torch.Tensor, places: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
-) -> list[float]:
-    """Return the log-probability of each target, whose tokens follow the logits at the row's `places`.
-
-    A few positions at a time: no second copy of the logits is made. (torch's `logsumexp` is several times slower on a CPU.)
-    """
-    device = logits_N_V.device
-    rows = torch.tensor([row for row, own in enumerate(places) for _ in own], device=device)
-    at = torch.tensor([place for own in places for place in own], device=device)
-    ids = torch.tensor([token for target in targets for token in target], device=device)
-    of_targets = logits_N_V[at, ids].double()
-    sums = []
-    for part in torch.split(logits_N_V, POSITIONS):
-        part = part.float()
-        top = part.amax(-1, keepdim=True)
-        sums.append(part.sub_(top).exp_().sum(-1).log_() + top[:, 0])  # in place: nobody reads the logits after this
-    logprobs = of_targets - torch.cat(sums)[at].double()
-    totals = torch.zeros(len(places), dtype=torch.float64, device=device).index_add_(0, rows, logprobs)
-    return [float(total) for total in totals.tolist()]
-
-
-def _halves(rows: list[int]) -> list[list[int]]:
-    middle = (len(rows) + 1) // 2
-    return [half for half in (rows[:middle], rows[middle:]) if half]
+        return answers

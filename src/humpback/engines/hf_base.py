@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from humpback.engines.attending import ATTENTION, PackSeen
+from humpback.engines.attending import ATTENTION
+from humpback.engines.attending_flash import Kernel, find_kernel, see_pack
 from humpback.engines.base import ModelRef
 from humpback.engines.hf_tokenizer import first_line
 from humpback.engines.models import hash_model, quiet_loading
@@ -38,7 +39,12 @@ class Base:
         ends = self.net.generation_config.eos_token_id
         self.ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
         self.net.generation_config = GenerationConfig.from_dict({})
-        self.packs = _can_pack(self.net)
+        self.kernel = find_kernel(device, dtype)
+        """Attends to whole packs; None: block by block."""
+        self.packs = _can_pack(self.net, self.kernel)
+        if not self.packs and self.kernel is not None:  # heads of a width that the kernel does not know
+            self.kernel = None
+            self.packs = _can_pack(self.net, None)
         self._adapted: Any = None
         self._active: str | None = None
         self._held: set[str] = set()
@@ -149,7 +155,7 @@ PROBE = (tuple(range(3, 40)), tuple(range(3, 30)))
 """Two rows that begin alike."""
 
 
-def _can_pack(net: Net) -> bool:
+def _can_pack(net: Net, kernel: Kernel | None) -> bool:
     """Tell whether this model can be run on packs, and switch it to our attention if it can.
 
     Its architecture must keep plain keys and values (a sliding window or a recurrent state forgets), hand its attention to a
@@ -165,11 +171,16 @@ def _can_pack(net: Net) -> bool:
         alone = torch.stack([_ask_alone(net, row) for row in rows])
         net.set_attn_implementation(ATTENTION)
         try:
-            packed = _ask_packed(net, rows)
-        except (NotImplementedError, TypeError):  # attention of another kind, or one that is not told what it sees
+            packed = _ask_packed(net, rows, kernel)
+        # attention of another kind, or one that is not told what it sees, or heads that a kernel refuses
+        except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             packed = torch.full_like(alone, torch.nan)
-    spread = alone.std() * (1e-3 if net.dtype == torch.float32 else 0.1)
-    if bool(((packed - alone).abs() <= spread).all()):
+    # half precision also rounds the logits themselves, the large ones by more
+    exact = net.dtype == torch.float32
+    allowed = alone.std() * 1e-3 if exact else alone.std() * 0.1 + alone.abs() / 64
+    if bool(((packed - alone).abs() <= allowed).all()):
         return True
     net.set_attn_implementation("sdpa")
     return False
@@ -180,7 +191,7 @@ def _ask_alone(net: Net, row: Row) -> torch.Tensor:
     return logits[0, -1].float()
 
 
-def _ask_packed(net: Net, rows: Sequence[Row]) -> torch.Tensor:
+def _ask_packed(net: Net, rows: Sequence[Row], kernel: Kernel | None) -> torch.Tensor:
     pack = build_pack(rows)
     ends = [pack.places(i, len(row) - 1, len(row))[0] for i, row in enumerate(rows)]
     logits: torch.Tensor = net(
@@ -188,6 +199,6 @@ def _ask_packed(net: Net, rows: Sequence[Row]) -> torch.Tensor:
         position_ids=torch.tensor([pack.positions], device=net.device),
         use_cache=False,
         logits_to_keep=torch.tensor(ends, device=net.device),
-        seen=PackSeen(pack, None, keep=False, device=net.device),
+        seen=see_pack(pack, None, keep=False, device=net.device, kernel=kernel),
     ).logits
     return logits[0].float()

@@ -44,6 +44,9 @@ class Grower:
         """Prompt tokens computed."""
         self.slots = Slots(slots, max(map(len, prompts)) + draw.sampling.max_tokens)
         self.free = slots
+        # on a GPU a pass of one prompt takes as long as a step of all slots, so prompts wait until a few can go together
+        self.refill = 1 if network.device.type == "cpu" else max(slots // 8, 1)
+        """Free slots for which rows are started."""
         self.growing: list[int] = []
         """Rows by slot: the first slots, without a gap."""
         self.next: list[int] = []
@@ -56,7 +59,7 @@ class Grower:
         # the longest prompts first: what does not fit in memory shows at once; like lengths grow side by side
         waiting = deque(sorted(range(len(self.prompts)), key=lambda i: -len(self.prompts[i])))
         while waiting or self.growing:
-            while waiting and self.free:
+            while waiting and self.free >= min(self.refill, len(waiting)):
                 self._start([waiting.popleft() for _ in range(min(self.free, len(waiting)))])
             if self.growing:
                 self._step()
@@ -72,31 +75,36 @@ class Grower:
             reading = self.network.read_pack(pack, ends, before=self.before, keep=True)
             self.tokens_in += len(pack.token_ids)
             drawn = self.draw.choose(members, reading.logits_N_V)
+            places: list[list[int]] = []
+            first = len(self.growing)
             for i, (row, token) in enumerate(zip(members, drawn, strict=True)):
                 if self.draw.open[row]:
-                    places = torch.tensor(pack.places(i, skipped, len(self.prompts[row])), device=self.network.device)
-                    self.slots.fill(len(self.growing), (self.before or [], reading.kept), places, skipped)
+                    places.append(pack.places(i, skipped, len(self.prompts[row])))
                     self.growing.append(row)
                     self.next.append(token)
                     self.free -= 1
                 else:
                     self._on_end(row)
+            if places:
+                self.slots.fill(first, (self.before or [], reading.kept), places, skipped, self.network.device)
 
     def _step(self) -> None:
-        self.next = self.draw.choose(self.growing, self.network.step(self.next, self.slots))
-        for slot in reversed(range(len(self.growing))):
-            if not self.draw.open[self.growing[slot]]:
-                self._end(slot)
-
-    def _end(self, slot: int) -> None:
-        self._on_end(self.growing[slot])
-        last = len(self.growing) - 1
-        if slot < last:
-            self.slots.move(last, slot)
-            self.growing[slot], self.next[slot] = self.growing[last], self.next[last]
-        self.growing.pop()
-        self.next.pop()
-        self.free += 1
+        drawn = self.draw.choose(self.growing, self.network.step(self.next, self.slots))
+        goes_on = [self.draw.open[row] for row in self.growing]
+        for row, is_open in zip(self.growing, goes_on, strict=True):
+            if not is_open:
+                self._on_end(row)
+        left = sum(goes_on)
+        # the rows that stand last take the places of those that have ended
+        empty = [slot for slot in range(left) if not goes_on[slot]]
+        last = [slot for slot in range(left, len(goes_on)) if goes_on[slot]]
+        if empty:
+            self.slots.move(last, empty)
+            for source, target in zip(last, empty, strict=True):
+                self.growing[target], drawn[target] = self.growing[source], drawn[source]
+        self.free += len(goes_on) - left
+        del self.growing[left:], drawn[left:]
+        self.next = drawn
 
 
 def generate_padded(network: Network, prompts: Sequence[Row], draw: Draw) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from humpback.engines.attending import KeysValues, PackSeen, Slots
+from humpback.engines.attending import KeysValues, Slots
+from humpback.engines.attending_flash import see_pack
 from humpback.engines.base import ModelRef
 from humpback.engines.hf_base import Net, open_base
 from humpback.engines.packs import Pack, Row
@@ -71,7 +72,7 @@ class Network:
         keep: bool = False,
     ) -> Reading:
         """Run a pack after the keys and values `before`; `places` get logits, `ends` are where hidden states are read."""
-        seen = PackSeen(pack, before, keep=keep, device=self.device)
+        seen = see_pack(pack, before, keep=keep, device=self.device, kernel=self.base.kernel)
         at = torch.tensor(ends, dtype=torch.long, device=self.device)
         with _reading(self.net, self.layers, layers, lambda states: states[0, at]) as states:
             output = self._run(

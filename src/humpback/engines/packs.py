@@ -19,6 +19,8 @@ MIN_SHARED = 16
 """Tokens that two rows must have in common before it pays to attend to them apart."""
 BLOCK = 128
 """Short segments with the same way from the root attend in one call, up to so many tokens of them together."""
+LONG = 2048
+"""Most tokens that attend in one call where that takes a mask: one of 32,768 tokens on as many is a gigabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +84,20 @@ class Pack:
                 if last and last.way == bounds and last.end == segment.start and segment.end - last.start <= BLOCK:
                     blocks[-1] = Block(start=last.start, lengths=(*last.lengths, segment.length), way=bounds)
                 else:
-                    blocks.append(Block(start=segment.start, lengths=(segment.length,), way=bounds))
+                    blocks.extend(self._pieces(segment, bounds))
         return blocks
+
+    def _pieces(self, segment: Segment, way: tuple[tuple[int, int], ...]) -> list[Block]:
+        """Return a segment as one block, or, where it is long and takes a mask, as several, each after those before it."""
+        size = LONG if way or self.skipped else segment.length
+        return [
+            Block(
+                start=start,
+                lengths=(min(size, segment.end - start),),
+                way=(*way, (segment.start, start)) if start > segment.start else way,
+            )
+            for start in range(segment.start, segment.end, size)
+        ]
 
 
 def count_common(one: Row, other: Row) -> int:
@@ -91,7 +105,14 @@ def count_common(one: Row, other: Row) -> int:
     limit = min(len(one), len(other))
     if one[:limit] == other[:limit]:
         return limit
-    return next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    low, high = (
+        0,
+        limit - 1,
+    )  # they agree up to `low` and differ before `high` + 1; slices compare far faster than a loop
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
 
 
 def plan_packs(
