@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-HELPERS = ("harness", "render", "gold", "extraction", "throughput", "engine_ways", "distilabel_rating")
+HELPERS = ("harness", "render", "gold", "extraction", "throughput", "engine_ways", "distilabel_rating", "training_ways")
 SCRIPTS = sorted(path for path in FOLDER.glob("[a-z]*.py") if path.stem not in HELPERS)
 DATA = FOLDER.parents[1] / "shared" / "data"
 

@@ -103,6 +103,13 @@ def _on_cuda(spec: TrainSpec) -> bool:
     return there and spec.device != "cpu"
 
 
+def _in_bfloat16(spec: TrainSpec, *, on_cuda: bool) -> bool:
+    # on two cores of an EPYC with avx512_bf16, float32 products ran 1.5 times as fast as bfloat16 ones
+    if spec.precision == "auto":
+        return on_cuda and torch.cuda.is_bf16_supported()
+    return spec.precision == "bfloat16"
+
+
 # -- trainer -------------------------------------------------------------------------------------------------------
 
 
@@ -235,7 +242,7 @@ def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
     for name in DROPOUTS:
         if spec.dropout and hasattr(config, name):
             setattr(config, name, spec.dropout)
-    half = on_cuda and spec.method == "lora"
+    half = spec.method == "lora" and _in_bfloat16(spec, on_cuda=on_cuda)
     return AutoModelForCausalLM.from_pretrained(
         spec.base_model,
         config=config,
@@ -260,7 +267,7 @@ def _arguments(spec: TrainSpec, *, on_cuda: bool) -> SFTConfig:
         max_length=None,  # the default of 1024 cuts rows, and drops those whose labels it cut off
         packing=False,
         use_cpu=not on_cuda,
-        bf16=on_cuda,
+        bf16=_in_bfloat16(spec, on_cuda=on_cuda),
         **checkpointing,
         dataloader_pin_memory=on_cuda,
         logging_steps=1,

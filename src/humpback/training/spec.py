@@ -14,7 +14,9 @@ from humpback.errors import InputError
 
 __all__ = ["STARTED", "TrainResult", "TrainSpec", "TrainStep", "check_inputs"]
 
-RUNTIME = frozenset({"data", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device"})
+RUNTIME = frozenset(
+    {"data", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device", "precision"}
+)
 """Fields that say where and how a training runs, not what it learns: a checkpoint may be resumed with other values."""
 
 STARTED = "started.json"
@@ -73,6 +75,8 @@ class TrainSpec(BaseModel):
     """CPU threads; the machine's cores when None."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; full training keeps its weights in float32. auto is bfloat16 on a GPU that has it, else float32."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
