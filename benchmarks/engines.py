@@ -90,9 +90,9 @@ SMALL = Sizes(
     draw_tokens=8,
     repetitions=1,
 )
-ON_CUDA = Sizes(pairs=2000, segments=2000, single=60, parsed=4, distilabel=0, padded=128, stages=1000)
+ON_CUDA = Sizes(pairs=2000, segments=2000, single=40, parsed=2, distilabel=0, padded=128, stages=600)
 """A GPU is done with 200 rows before it is warm."""
-BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 """Tokens of one pass of ours."""
 BATCH = {"cpu": 16, "cuda": 64}
 """Rows of a padded batch of transformers' generate."""
