@@ -96,6 +96,30 @@ def test_a_long_segment_attends_in_pieces_whose_masks_are_small() -> None:
     assert torch.allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("width", [8, 64])
+def test_a_kernel_is_sound_when_only_rounding_tells_it_from_float32(dtype: torch.dtype, width: int) -> None:
+    assert attending_flash.is_sound(attend_plainly, heads=9, key_heads=3, width=width, device=CPU, dtype=dtype)
+
+
+def see_one_more(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ragged: Ragged, scale: float | None
+) -> torch.Tensor:
+    shifted = torch.cat([key[1:], key[-1:]]), torch.cat([value[1:], value[-1:]])
+    return attend_plainly(query, *shifted, ragged, scale)
+
+
+def forget_the_scale(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ragged: Ragged, scale: float | None
+) -> torch.Tensor:
+    return attend_plainly(query, key, value, ragged, 1.0)
+
+
+@pytest.mark.parametrize("kernel", [see_one_more, forget_the_scale])
+def test_a_kernel_that_sees_something_else_is_not_sound(kernel: attending_flash.Kernel) -> None:
+    assert not attending_flash.is_sound(kernel, heads=4, key_heads=2, width=64, device=CPU, dtype=torch.bfloat16)
+
+
 def test_a_model_whose_heads_the_kernel_refuses_attends_block_by_block(
     make_byte_model: MakeByteModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,13 @@ def test_packs_attend_in_one_call(gpu: HFEngine) -> None:
     assert gpu._network.base.kernel is not None
 
 
+@pytest.mark.slow
+def test_packs_of_a_real_model_attend_in_one_call(smollm: ModelRef) -> None:
+    network = HFEngine(smollm, device="cuda")._network
+    assert network.packs
+    assert network.base.kernel is not None
+
+
 def test_choices_and_hidden_states_are_those_of_float32(gpu: HFEngine, cpu: HFEngine) -> None:
     choices = [Choice(text=text, token_id=cpu.tokenizer.encode(text)[0]) for text in "12345"]
     one, other = (engine.choice_logprobs(ask(cpu, 40), choices, (1, 2)) for engine in (gpu, cpu))

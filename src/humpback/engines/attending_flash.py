@@ -17,12 +17,18 @@ import torch
 from numpy.typing import NDArray
 
 from humpback.engines.attending import KeysValues, PackSeen, Seen
-from humpback.engines.packs import Pack, Segment
+from humpback.engines.packs import Pack, Segment, build_pack
 
-__all__ = ["FlashSeen", "Kernel", "Ragged", "find_kernel", "see_pack"]
+__all__ = ["FlashSeen", "Kernel", "Ragged", "find_kernel", "is_sound", "see_pack"]
 
 GATHERED = 262_144
 """Most keys that one call is given, in tokens: segments with the same way each bring a copy of it (1 GB for 8 heads of 128)."""
+
+
+TRIED = ((*range(40), *range(60, 90)), (*range(40), *range(200, 230)), (*range(7),))
+"""Rows whose pack has a shared segment, two that follow it, and one of its own."""
+TOLERANCE = 0.02
+"""Largest difference from float32 in attending to random states of spread 1: bfloat16 gives 0.008, a key too few or too many 0.3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +51,33 @@ Kernel: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Ragged, 
 
 
 def find_kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
-    """Return the kernel for packs on this device, None where there is none; only a try tells whether it takes a model's shapes."""
+    """Return the kernel for packs on this device, None where there is none; `is_sound` tells whether it takes a model's heads."""
     return _attend if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) else None
+
+
+def is_sound(
+    kernel: Kernel, *, heads: int, key_heads: int, width: int, device: torch.device, dtype: torch.dtype
+) -> bool:
+    """Tell whether a kernel takes heads of this number and width and sees what it should, by float32 on the CPU.
+
+    Asked of the kernel alone: through a whole model in half precision, rounding hides as much as a wrong key changes.
+    """
+    pack = build_pack(TRIED)
+    dice = torch.Generator().manual_seed(0)
+    size = len(pack.token_ids)
+    query, key, value = (torch.randn(1, n, size, width, generator=dice) for n in (heads, key_heads, key_heads))
+    query, key, value = (states.to(dtype) for states in (query, key, value))
+    exact = PackSeen(pack, None, keep=False, device=torch.device("cpu")).attend(
+        0, query.float(), key.float(), value.float(), None
+    )
+    seen = FlashSeen(pack, None, keep=False, device=device, kernel=kernel)
+    try:
+        told = seen.attend(0, query.to(device), key.to(device), value.to(device), None)
+    except torch.OutOfMemoryError:
+        raise
+    except (NotImplementedError, ValueError, RuntimeError):  # how kernels refuse a shape or a device
+        return False
+    return bool(((told.float().cpu() - exact).abs() <= TOLERANCE).all())
 
 
 def _attend(
