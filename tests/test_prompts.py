@@ -92,6 +92,32 @@ def test_target_that_is_empty_or_does_not_fit_is_refused_by_name(prompts: Prompt
     assert len(row.input_ids) == prompts.max_tokens
 
 
+class FoldingTokenizer(FakeTokenizer):
+    """A hundred x before an exclamation mark are one token; cut off from it, they are a hundred."""
+
+    FOLDED = "x" * 100 + "!"
+
+    def encode(self, text: str) -> list[int]:
+        parts = [super(FoldingTokenizer, self).encode(part) for part in text.split(self.FOLDED)]
+        ids = parts[0]
+        for part in parts[1:]:
+            ids += [1000, ord("!"), *part]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join("x" * 100 if i == 1000 else super(FoldingTokenizer, self).decode([i]) for i in ids)
+
+
+@pytest.mark.parametrize("copies", range(30, 44))
+def test_a_document_whose_cut_makes_it_longer_is_cut_further(copies: int) -> None:
+    prompts = _prompts(FoldingTokenizer(), max_tokens=300, instruction_tokens=40)
+    prompt = prompts.backward(FoldingTokenizer.FOLDED * copies)
+    assert len(prompt.token_ids) <= 260
+    row = prompts.render(prompt, prompts.target("y" * 39))
+    assert isinstance(row, Rendered)
+    assert row.labels[-40:] == (*b"y" * 39, END)
+
+
 # -- content is content --------------------------------------------------------------------------------------------------
 
 

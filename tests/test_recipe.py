@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from humpback.errors import RecipeError
-from humpback.recipe import load_recipe
+from humpback.recipe import dump_recipe, load_recipe
 
 WHOLE = (
     "model: {base: fake}\nseed: {inputs: [{path: a.jsonl}]}\ncorpus: {inputs: [{path: b}]}\nruntime: {engine: fake}\n"
@@ -25,3 +25,37 @@ def test_the_same_key_in_two_sections_is_fine(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(WHOLE + "augment: {top_p: 0.9, max_tokens: 64}\n")
     assert load_recipe(path).augment.max_tokens == 64
+
+
+def test_a_preset_fills_in_what_is_not_given(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(WHOLE + "train: {preset: lora, learning_rate: 2.0e-4}\n")
+    train = load_recipe(path).train
+    assert (train.method, train.learning_rate, train.final_learning_rate) == ("lora", 2e-4, 1e-4)
+    assert (train.dropout, train.epochs, train.weight_decay) == (0.0, 1.0, 0.1)
+    assert load_recipe(path, ["train.steps=7"]).train.epochs is None
+    assert load_recipe(path, ["train.epochs=null"]).train.epochs is None  # the paper's table
+    path.write_text(WHOLE)
+    assert (load_recipe(path).train.learning_rate, load_recipe(path).train.dropout) == (1e-5, 0.1)
+
+
+def test_a_recipe_that_is_written_out_with_a_preset_reads_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(WHOLE + "train: {preset: small, epochs: 3}\n")
+    recipe = load_recipe(path)
+    path.write_text(dump_recipe(recipe))
+    assert load_recipe(path) == recipe
+
+
+def test_a_trainer_of_ones_own_must_be_given_the_spec(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(WHOLE + "train: {command: python mine.py}\n")
+    with pytest.raises(RecipeError, match=r"lacks \{spec\}"):
+        load_recipe(path)
+
+
+def test_weighing_by_p_good_needs_pairs_to_learn_it_from(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(WHOLE.replace("]}\ncorpus", "], holdout: 10}\ncorpus", 1) + "mix: {loss_weight: p_good}\n")
+    with pytest.raises(RecipeError, match=r"mix\.loss_weight=p_good is learnt from the held-out pairs"):
+        load_recipe(path)

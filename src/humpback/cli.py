@@ -189,6 +189,45 @@ def _names(text: str | None) -> list[str] | None:
 
 
 @app.command()
+def train(
+    spec: Annotated[
+        Path, typer.Argument(help="YAML or JSON with base_model, data (a folder `mix`) and output.", metavar="SPEC")
+    ],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key; repeatable.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only what came of it.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train one model on the rows of a mix, without a run; the same command resumes it."""
+    from humpback.finetuning import run_train
+    from humpback.progress import Console
+
+    try:
+        run_train(spec, set_ or (), console=Console(quiet=quiet or json_), as_json=json_)
+    except KeyboardInterrupt:
+        raise StoppedError(f"{spec} is interrupted; the same command goes on from the last checkpoint") from None
+
+
+@app.command()
+def gguf(
+    model: Annotated[Path, typer.Argument(help="A model folder, such as .../finetune/model.", metavar="MODEL")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .gguf file to write.")],
+    kind: Annotated[str, typer.Option("--type", metavar="auto|f32|f16|bf16|q8_0", help="Of the weights.")] = "auto",
+    converter: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="llama.cpp's converter; default the one on the path.")
+    ] = None,
+) -> None:
+    """Write a model as one GGUF file for llama.cpp, with a Modelfile for Ollama; the converter is llama.cpp's own."""
+    from humpback.export.gguf import TYPES, export_gguf, find_converter
+
+    if kind not in TYPES:
+        raise InputError(f"--type {kind} is not one of {', '.join(TYPES)}")
+    for path in export_gguf(model, output, converter=find_converter(converter), kind=kind):
+        typer.echo(path)
+
+
+@app.command()
 def status(run_folder: RunPath, json_: Json = False) -> None:
     """Show every stage of a run: state, rows read, kept, rejected, failed, and time."""
     from humpback.report.summary import print_status

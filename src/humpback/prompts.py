@@ -206,9 +206,14 @@ class Prompts:
 
     def backward(self, document: str, *, seed: int = 0) -> Prompt:
         """Render the backward prompt. A long document loses its end, so that the instruction always fits."""
-        shell = len(self.tokenizer.encode(self.tokenizer.chat(BACKWARD_PROMPT.format(document=""))))
-        room = self.max_tokens - self.instruction_tokens - shell - 8  # 8: merges at the cut may re-tokenise longer
-        return self._prompt(BACKWARD_PROMPT.format(document=self._cut(self.clean(document), room)), seed=seed)
+        most = self.max_tokens - self.instruction_tokens
+        text = self.clean(document)
+        room = most - len(self.tokenizer.encode(self.tokenizer.chat(BACKWARD_PROMPT.format(document="")))) - 8
+        while True:
+            prompt = self._prompt(BACKWARD_PROMPT.format(document=self._cut(text, room)), seed=seed)
+            if len(prompt.token_ids) <= most or room <= 0:
+                return prompt
+            room -= len(prompt.token_ids) - most  # merges at the cut may re-tokenise longer; 8 is nearly always enough
 
     def rate(self, instruction: str, response: str) -> Prompt | None:
         """Render the rating prompt; its next token is the score. None for a pair that does not fit whole.

@@ -22,6 +22,7 @@ from humpback.prompts import RUBRICS, SEED_TAG, WEB_TAG
 
 __all__ = [
     "MIN_PAIRS",
+    "PRESETS",
     "AugmentSettings",
     "CorpusInput",
     "CorpusRecipe",
@@ -32,9 +33,11 @@ __all__ = [
     "EvaluationSet",
     "Filter",
     "GateSettings",
+    "MixSettings",
     "ModelSettings",
     "PromptSettings",
     "Recipe",
+    "Reporter",
     "RuntimeSettings",
     "ScoreSettings",
     "SeedInput",
@@ -43,6 +46,7 @@ __all__ = [
     "Signal",
     "TrainSettings",
     "VLLMSettings",
+    "apply_override",
     "check_section",
     "dump_recipe",
     "load_corpus",
@@ -65,6 +69,7 @@ Corruption = Literal[
     "facts",
 ]
 """How the audit spoils held-out pairs: the kinds of `evaluation/corruptions.py`."""
+Reporter = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Filter = Literal[
     "header_empty",
     "header_upper",
@@ -371,9 +376,40 @@ class CurateSettings(Section):
         return value
 
 
+class MixSettings(Section):
+    """What a model is trained on, and how much each part counts. Held-out pairs and `corpus.decontaminate` are always kept out."""
+
+    seed_weight: float = Field(1.0, gt=0, le=100)
+    """Draws of each seed pair in an epoch, on average: 2 is twice in every epoch, 0.5 in every other one."""
+    curated_weight: float = Field(1.0, gt=0, le=100)
+    """Draws of each curated pair in an epoch, on average."""
+    loss_weight: Literal["p_good"] | None = None
+    """p_good: the loss of a curated pair counts by its P(good), at least 0.01; that of a seed pair counts whole. null: all count
+    whole."""
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "small": {"learning_rate": 1e-4, "final_learning_rate": 1e-5, "dropout": 0.0, "epochs": 1.0},
+    "lora": {
+        "method": "lora",
+        "learning_rate": 1e-3,
+        "final_learning_rate": 1e-4,
+        "dropout": 0.0,
+        "epochs": 1.0,
+    },
+}
+"""Values of `train` by the name of a preset; what is not in one is the paper's. A key that is given goes before its preset's."""
+
+
 class TrainSettings(Section):
     """How every model of the run is fine-tuned from the base model."""
 
+    preset: Literal["paper", "small", "lora"] = "paper"
+    """Where the values come from that are not given. paper: of a 65B model. small: all weights of a model under about 1B
+    parameters, which needs larger steps. lora: adapters on a model of any size."""
+    command: str | None = None
+    """A trainer of your own in place of ours, started with the path of the training spec for {spec}: `python mine.py {spec}`."""
     method: Literal["full", "lora"] = "full"
     """full: all weights. lora: low-rank adapters, merged into the weights at the end."""
     learning_rate: float = Field(1e-5, gt=0)
@@ -398,6 +434,24 @@ class TrainSettings(Section):
     """Rank of the adapters."""
     lora_alpha: int = Field(32, ge=1)
     """Scale of the adapters: alpha / rank."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Put the preset's values where none are given; `steps` stands for `epochs`."""
+        if not isinstance(values, dict) or values.get("preset") not in PRESETS:
+            return values
+        preset = dict(PRESETS[values["preset"]])
+        if values.get("steps") is not None:
+            preset.pop("epochs", None)
+        return {**preset, **values}
+
+    @field_validator("command")
+    @classmethod
+    def _command(cls, value: str | None) -> str | None:
+        if value is not None and "{spec}" not in value:
+            raise ValueError(f"train.command={value} lacks {{spec}}; for example: python mine.py {{spec}}")
+        return value
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSettings:
@@ -529,6 +583,8 @@ class RuntimeSettings(Section):
     """Training steps between checkpoints: the most that a kill costs."""
     workers: int = Field(1, ge=1)
     """Processes for ingest, augment and score; each holds its own engine, but for vllm, which serves all rows by itself."""
+    report_to: list[Reporter] = []
+    """Services that follow every training, besides the run's own report; addresses and keys come from the environment."""
     shard_rows: int = Field(512, ge=1)
     """Rows of one shard, the unit of work that is finished or not."""
     threads: int | None = Field(None, ge=1)
@@ -571,6 +627,7 @@ class Recipe(Section):
     gate: GateSettings = GateSettings()
     score: ScoreSettings = ScoreSettings()
     curate: CurateSettings = CurateSettings()
+    mix: MixSettings = MixSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     runtime: RuntimeSettings = RuntimeSettings()
@@ -620,6 +677,7 @@ class Recipe(Section):
         """Refuse to select by what so few held-out pairs cannot teach, before a model is trained."""
         asked = [f"curate.signal={self.curate.signal}"] * (self.curate.signal in ("p_good", "probe"))
         asked += ["curate.policy=precision"] * (self.curate.policy == "precision")
+        asked += ["mix.loss_weight=p_good"] * (self.mix.loss_weight == "p_good")
         if asked and self.seed.holdout < MIN_PAIRS:
             raise ValueError(
                 f"{asked[0]} is learnt from the held-out pairs, and seed.holdout={self.seed.holdout} are too few; "
@@ -640,7 +698,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a YAML recipe and apply `section.key=value` overrides; raise RecipeError with every fault and its fix."""
     data = _read_yaml(path)
     for override in overrides:
-        _apply_override(data, override)
+        apply_override(data, override)
     return check_section(Recipe, data, f"recipe {path}")
 
 
@@ -652,7 +710,7 @@ def load_corpus(path: Path | None, given: Mapping[str, Any], overrides: Sequence
         raise RecipeError(f"recipe {path}: corpus is a value, not a section; see `humpback init`")
     data["corpus"] = {**corpus, **given}
     for override in overrides:
-        _apply_override(data, override)
+        apply_override(data, override)
     return check_section(CorpusRecipe, data, f"recipe {path}" if path else "what is asked for")
 
 
@@ -721,7 +779,8 @@ def read_rubric(settings: PromptSettings) -> str:
     return text
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one dotted key of plain values, in place."""
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise RecipeError(f"override {override!r} is not KEY=VALUE; for example --set curate.threshold=4")

@@ -171,7 +171,14 @@ class Example(Record):
     response: str
     parent_id: str
     """Id of the seed pair or candidate."""
+    segment_id: str
+    """Id of the segment whose text is the response; empty for a seed pair."""
     source_uri: str
+    licence: str
+    sampling: float
+    """Draws per epoch, on average: how often the row is trained on."""
+    weight: float
+    """Of the row's loss; 1 counts each of its label tokens once."""
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
     """-100 where no loss is taken; same length as `input_ids`."""

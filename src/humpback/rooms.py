@@ -7,12 +7,14 @@ connect the two.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from humpback.engines import find_model
+from humpback.corpus.overlap import Overlap, set_files
+from humpback.engines import find_contract, find_model
 from humpback.errors import GateError, StorageError
 from humpback.evaluation.candidates import compare_models, describe_scores
 from humpback.evaluation.gate import check_limits, tell_rates, to_plain
@@ -21,7 +23,6 @@ from humpback.evaluation.rating import count_replies
 from humpback.evaluation.signals import ENGINE_ERROR, count_calls
 from humpback.export.dataset import write_dataset
 from humpback.ingesting import dedup_identity, dedup_segments, hash_inputs, ingest_documents, ingest_identity
-from humpback.progress import Bar
 from humpback.recipe import identity_of
 from humpback.records import Candidate, Example, Pair, Scored, Segment
 from humpback.report.build import build_report
@@ -38,12 +39,15 @@ from humpback.stages.finetune import finetune, take_twin, train_spec
 from humpback.stages.gate import CALLS as GATE_CALLS
 from humpback.stages.gate import draw_segments, gate
 from humpback.stages.human import audit_by_people
-from humpback.stages.mix import mix, mix_backward
+from humpback.stages.mix import KeepOut, mix, mix_backward
 from humpback.stages.stop import judge_iteration
 from humpback.stages.table import Course, find_course
+from humpback.store.fingerprint import hash_file
 from humpback.store.rundir import Counts
-from humpback.store.shards import atomic_write, count_rows, shard_files
+from humpback.store.shards import atomic_write, shard_files
 from humpback.tasks import AugmentTask, ScoreTask
+from humpback.training.plan import count_data, follow_steps, tell_plan
+from humpback.training.sampling import rounded_rows
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
 
 __all__ = ["Rooms"]
@@ -91,10 +95,11 @@ class Rooms(Sitting):
 
     def mix_backward(self) -> None:
         def do(folder: Path) -> tuple[Work, Result]:
-            rows = mix_backward(self.pairs("train"), self.prompts)
+            rows = mix_backward(self.pairs("train"), self.prompts, self._keep_out)
             return self.stream("backward/mix", rows, Output(folder, "mix", Example)), {}
 
-        identity = {**self.rendering("backward"), "instruction_tokens": self.recipe.augment.max_tokens}
+        instruction_tokens = self.recipe.augment.max_tokens
+        identity = {**self.rendering("backward"), **self._kept_out(), "instruction_tokens": instruction_tokens}
         self.stage("backward/mix", identity, inputs=["seed"], models={"base": self.base}, do=do)
 
     def mix(self, t: int) -> None:
@@ -102,7 +107,8 @@ class Rooms(Sitting):
 
         def do(folder: Path) -> tuple[Work, Result]:
             web = self.read(curated[0], "curated", Scored) if t else iter(())
-            work = self.stream(name, mix(self.pairs("train"), web, self.prompts), Output(folder, "mix", Example))
+            rows = mix(self.pairs("train"), web, self.prompts, self.recipe.mix, self._keep_out)
+            work = self.stream(name, rows, Output(folder, "mix", Example))
             if t and not any(row.origin == "web" for row in self.read(name, "mix", Example)):
                 raise GateError(
                     f"{name}: none of the curated pairs can be trained on ({tell_reasons(work.counts)}); "
@@ -110,7 +116,7 @@ class Rooms(Sitting):
                 )
             return work, {}
 
-        self.stage(name, self.rendering("answer"), inputs=["seed", *curated], models={"base": self.base}, do=do)
+        self.stage(name, self._mixing(), inputs=["seed", *curated], models={"base": self.base}, do=do)
 
     def draw_control(self) -> None:
         last = f"iteration-{self.course.published}"
@@ -127,35 +133,48 @@ class Rooms(Sitting):
 
     def mix_control(self) -> None:
         def do(folder: Path) -> tuple[Work, Result]:
-            rows = mix(self.pairs("train"), self.read("control/draw", "drawn", Scored), self.prompts)
+            drawn = self.read("control/draw", "drawn", Scored)
+            rows = mix(self.pairs("train"), drawn, self.prompts, self.recipe.mix, self._keep_out)
             return self.stream("control/mix", rows, Output(folder, "mix", Example)), {}
 
-        self.stage(
-            "control/mix", self.rendering("answer"), inputs=["seed", "control/draw"], models={"base": self.base}, do=do
-        )
+        self.stage("control/mix", self._mixing(), inputs=["seed", "control/draw"], models={"base": self.base}, do=do)
 
     def finetune(self, room: str) -> None:
         name, recipe = f"{room}/finetune", self.recipe
 
         def do(folder: Path) -> tuple[Work, Result]:
             data = tuple(shard_files(self.run_dir.folder(f"{room}/mix"), "mix"))
-            examples = count_rows(data)
+            rows = count_data(data)
+            contract = find_contract(Path(self.base.path))
             spec = train_spec(
-                name, folder, data, examples, self.base, recipe.train, recipe.runtime, random_seed=recipe.random_seed
+                name,
+                folder,
+                data,
+                rounded_rows(rows.draws) if rows.examples else 0,
+                self.base,
+                recipe.train,
+                recipe.runtime,
+                random_seed=recipe.random_seed,
+                **(dataclasses.asdict(contract) if contract else {}),
             )
-            counts = Counts(read=examples, kept=examples)
+            counts = Counts(read=rows.examples, kept=rows.examples)
             for other in self._trained_rooms(room):
                 if take_twin(spec, self.run_dir.folder(f"{other}/finetune")):
                     self.console.say(f"  the same rows and training as {other}: its model is taken, not trained again")
                     return Work(counts=counts), {**self.result(f"{other}/finetune"), "same_as": other}
             self.engines.close()  # the trainer needs the memory
+            for line in tell_plan(spec, rows):
+                self.console.say(f"  {line}")
             with self.console.bar(name, spec.steps, "steps") as bar:
-                result = finetune(spec, self._trainer(), _follow(bar))
+                result = finetune(spec, self._trainer(), follow_steps(bar, self.console))
             model = find_model(spec.output)
             work = Work(counts=counts, seconds=result.seconds)
             return work, {"content_hash": model.content_hash, "training": dataclasses.asdict(result), "same_as": None}
 
-        identity = {"train": identity_of(recipe.train), "random_seed": recipe.random_seed}
+        settings = {
+            key: value for key, value in identity_of(recipe.train).items() if key != "preset"
+        }  # a name for values
+        identity = {"train": settings, "random_seed": recipe.random_seed}
         self.stage(name, identity, inputs=[f"{room}/mix"], models={"base": self.base}, do=do)
 
     # -- candidates ------------------------------------------------------------------------------------------------
@@ -436,6 +455,20 @@ class Rooms(Sitting):
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
+    @functools.cached_property
+    def _keep_out(self) -> KeepOut:
+        """What no model may be trained on, loaded when the first mix is made."""
+        sets = self.recipe.corpus.decontaminate
+        texts = (text for pair in self.pairs("holdout") for text in (pair.instruction, pair.response))
+        return KeepOut(Overlap.of_texts("the held-out pairs", texts), Overlap.load(sets) if sets else None)
+
+    def _kept_out(self) -> Result:
+        files = set_files(self.recipe.corpus.decontaminate)
+        return {"evaluation_sets": [[path.name, hash_file(path)] for path in files]} if files else {}
+
+    def _mixing(self) -> Result:
+        return {**self.rendering("answer"), **self._kept_out(), "mix": identity_of(self.recipe.mix)}
+
     def _scored(self, t: int) -> Iterator[Scored]:
         return self.read(f"iteration-{t}/score", "scored", Scored)
 
@@ -485,6 +518,10 @@ class Rooms(Sitting):
             from humpback.training.fake import train_fake
 
             return lambda spec, on_step: train_fake(spec)
+        if command := self.recipe.train.command:
+            from humpback.training.own import train_by_command
+
+            return lambda spec, on_step: train_by_command(spec, command, on_step=on_step)
         from humpback.training.launch import train
 
         return lambda spec, on_step: train(spec, on_step=on_step)
@@ -493,12 +530,3 @@ class Rooms(Sitting):
 def _pairs_with_errors(rows: Iterable[Mapping[str, Any]]) -> set[str]:
     """Return the pairs of an audit on which an engine failed."""
     return {row["pair_id"] for row in rows if any(why.startswith(ENGINE_ERROR) for why in row["missing"].values())}
-
-
-def _follow(bar: Bar) -> Callable[[TrainStep], None]:
-    def on_step(step: TrainStep) -> None:
-        if step.step > bar.done + 1:  # a resumed training begins behind its checkpoint
-            bar.skip(step.step - 1 - bar.done)
-        bar.advance(1, step.tokens, f"loss {step.loss:.3f}")
-
-    return on_step

@@ -34,7 +34,7 @@ __all__ = ["Result", "Sitting"]
 WITHOUT_ROWS = ("finetune", "gate", "audit", "stop", "evaluate", "human", "dataset", "report")
 """Stages whose kept rows are no Parquet files of their own folder."""
 
-STAGE_VERSION = 6
+STAGE_VERSION = 7
 """Part of every stage's identity; raised when the same recipe would give other rows."""
 
 NEEDS: Mapping[Capability, str] = {

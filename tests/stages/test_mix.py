@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 
+from humpback.corpus.overlap import Overlap
 from humpback.engines.fake import FakeTokenizer
 from humpback.prompts import IGNORE, SEED_TAG, WEB_TAG, Prompts
+from humpback.recipe import MixSettings
 from humpback.records import Example, Pair, Rejected, Scored
-from humpback.stages.mix import mix, mix_backward
+from humpback.stages.mix import KeepOut, mix, mix_backward
 
 MakePair = Callable[..., Pair]
 MakeScored = Callable[..., Scored]
@@ -98,3 +101,63 @@ def test_response_that_does_not_fit_whole_is_refused_and_its_neighbours_stay(
 def test_empty_seed_and_no_candidates_give_an_empty_mix(prompts: Prompts) -> None:
     assert list(mix([], [], prompts)) == []
     assert list(mix_backward([], prompts)) == []
+
+
+# -- what is kept out, and how much a row counts -------------------------------------------------------------------------
+
+LONG = "the yeast eats the sugar of the flour and breathes out the gas that lifts the dough in the warm bowl"
+
+
+def _keep_out(*texts: str) -> KeepOut:
+    return KeepOut(
+        Overlap.of_texts("the held-out pairs", texts), Overlap.of_texts("test.jsonl", ["What is a test question?"])
+    )
+
+
+def test_what_is_held_out_is_not_trained_on_from_either_origin(
+    prompts: Prompts, make_pair: MakePair, make_scored: MakeScored
+) -> None:
+    keep_out = _keep_out("How does it rise?", LONG)
+    seed = [make_pair("how does it RISE", "By yeast."), make_pair("How?", "So."), make_pair("Why?", f"Thus: {LONG}.")]
+    curated = [
+        make_scored("c1", response=f"It rises as {LONG}"),
+        make_scored("c2"),
+        make_scored("c3", "What is a test question?"),
+    ]
+    found = list(mix(seed, curated, prompts, keep_out=keep_out))
+    assert [row.reason if isinstance(row, Rejected) else "" for row in found] == [
+        *("in_holdout", "", "in_holdout"),
+        *("in_holdout", "", "in_evaluation_set"),
+    ]
+    told = [row.detail for row in found if isinstance(row, Rejected)]
+    assert told[0] == 'its instruction is a text of the held-out pairs: "how does it rise"'
+    assert told[1].startswith("its response shares 13 words with the held-out pairs: ")
+    assert told[3].startswith("its instruction is a text of test.jsonl")
+    assert not any(row.failed for row in found if isinstance(row, Rejected))
+    backward = list(mix_backward(seed, prompts, keep_out))
+    assert [isinstance(row, Example) for row in backward] == [False, True, False]
+
+
+def test_rows_carry_their_origins_sampling_weight_and_their_source(
+    prompts: Prompts, make_pair: MakePair, make_scored: MakeScored
+) -> None:
+    settings = MixSettings(seed_weight=2, curated_weight=0.5)
+    seed, web = mix([make_pair("How?", "So.")], [make_scored("c1")], prompts, settings)
+    assert isinstance(seed, Example)
+    assert isinstance(web, Example)
+    assert (seed.sampling, seed.weight, seed.segment_id) == (2.0, 1.0, "")
+    assert (web.sampling, web.weight) == (0.5, 1.0)
+    assert web.segment_id
+    assert web.source_uri
+
+
+def test_a_curated_row_counts_by_its_p_good_and_one_without_is_refused(
+    prompts: Prompts, make_pair: MakePair, make_scored: MakeScored
+) -> None:
+    scored = [dataclasses.replace(make_scored(f"c{i}"), scores={"p_good": p}) for i, p in enumerate((0.8, 0.0))]
+    scored.append(dataclasses.replace(make_scored("c2"), scores={}, missing={"p_good": "too_long"}))
+    found = list(mix([make_pair("How?", "So.")], scored, prompts, MixSettings(loss_weight="p_good")))
+    assert [row.weight for row in found if isinstance(row, Example)] == [1.0, 0.8, 0.01]
+    (refused,) = [row for row in found if isinstance(row, Rejected)]
+    assert (refused.reason, refused.id) == ("no_p_good", "c2")
+    assert refused.detail.startswith("too_long")

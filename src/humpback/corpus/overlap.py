@@ -15,7 +15,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -88,13 +88,23 @@ class Overlap:
     @classmethod
     def load(cls, sets: Sequence[EvaluationSet], n: int = NGRAM) -> Overlap:
         """Read the sets; raise InputError when one cannot be read, lacks a column, or holds no text."""
+        return cls.build([(given.path, _texts(given)) for given in sets], n)
+
+    @classmethod
+    def of_texts(cls, name: str, texts: Iterable[str], n: int = NGRAM) -> Overlap:
+        """Return the look-up of one set that is at hand."""
+        return cls.build([(name, filter(None, map(normalise_bytes, texts)))], n)
+
+    @classmethod
+    def build(cls, sets: Sequence[tuple[str, Iterable[bytes]]], n: int) -> Overlap:
+        """Return the look-up of named sets of normalised texts."""
         grams: list[UInts] = []
         counts: list[int] = []
         shorts: dict[int, dict[_Short, None]] = {}
         wholes: dict[bytes, int] = {}
-        for source, given in enumerate(sets):
+        for source, (_, texts) in enumerate(sets):
             found = []
-            for plain in _texts(given):
+            for plain in texts:
                 digest = text_digest(plain)
                 if digest in wholes:
                     continue
@@ -110,7 +120,7 @@ class Overlap:
         every = np.concatenate([*grams, np.empty(0, dtype=np.uint64)])
         unique, first = np.unique(every, return_index=True)
         return cls(
-            names=tuple(given.path for given in sets),
+            names=tuple(name for name, _ in sets),
             ngram=n,
             grams=_Hashes.of(unique),
             sources=np.repeat(np.arange(len(sets)), counts)[first].astype(np.uint16),

@@ -16,7 +16,16 @@ from humpback.engines.vllm_process import Processes
 from humpback.errors import MissingDependencyError
 from humpback.recipe import ServerSettings, VLLMSettings
 
-__all__ = ["EngineSpec", "find_model", "find_served", "open_engine", "probe_server", "resolve_model"]
+__all__ = [
+    "Contract",
+    "EngineSpec",
+    "find_contract",
+    "find_model",
+    "find_served",
+    "open_engine",
+    "probe_server",
+    "resolve_model",
+]
 
 SERVER_ROUNDS = 16
 """Rows of one call to a server, as a multiple of the requests in flight: at a call's end some places are empty."""
@@ -112,6 +121,26 @@ def find_served(settings: ServerSettings) -> ModelRef:
     from humpback.engines.server.identity import identify
 
     return identify(probe_server(settings), settings.tokenizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What a model trained on our rows must carry, so that whoever serves it asks as it was taught."""
+
+    chat_template: str
+    """Renders the prompts of the rows, BOS included."""
+    stop_ids: tuple[int, ...]
+    """Tokens that end an answer in the rows."""
+
+
+def find_contract(folder: Path) -> Contract | None:
+    """Return the contract of rows rendered for the model in a folder; None for the scripted one, which has no files."""
+    if not (folder / "config.json").is_file():
+        return None
+    with _needs("hf"):
+        from humpback.engines.hf_tokenizer import HFTokenizer
+    tokenizer = HFTokenizer(folder)
+    return Contract(chat_template=tokenizer.template, stop_ids=(tokenizer.end_of_turn[-1],))
 
 
 def find_model(folder: Path) -> ModelRef:

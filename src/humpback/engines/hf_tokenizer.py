@@ -8,11 +8,20 @@ from typing import Any
 
 from humpback.errors import InputError
 
-__all__ = ["HFTokenizer", "first_line"]
+__all__ = ["MARKER", "HFTokenizer", "first_line"]
 
 MARKER = "humpback-marker"
-PLAIN_TEMPLATE = "{bos}### Instruction:\n{user}\n\n### Response:\n"
-"""For a base model whose tokenizer brings no chat template."""
+"""A message that a template leaves as it is, to find out what stands around it."""
+BOS = "{{ bos_token }}"
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ '### Response:\\n' + message['content'] + eos_token + '\\n\\n' }}"
+    "{% else %}{{ message['content'] + '\\n\\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"
+)
+"""For a base model whose tokenizer brings no chat template; a system message stands above, without a header."""
 FIXED_DATE = "{% macro strftime_now(format) %}01 Jan 2024{% endmacro %}{{ '' }}"
 """Put before a template that writes today's date into the system message: a prompt must not change overnight."""
 
@@ -23,7 +32,11 @@ def first_line(error: Exception) -> str:
 
 
 class HFTokenizer:
-    """The tokenizer of a model folder, with the folder's chat template or, for lack of one, `PLAIN_TEMPLATE`."""
+    """The tokenizer of a model folder, with the folder's chat template or, for lack of one, `PLAIN_TEMPLATE`.
+
+    `template` is the whole of the contract as a chat template: whoever renders it (transformers, vLLM, llama.cpp) has the text of
+    `chat`, BOS included, which every one of them then encodes without adding another. A trained model carries it.
+    """
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer
@@ -42,8 +55,7 @@ class HFTokenizer:
         added = (token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special)
         self._special_tokens = tuple(dict.fromkeys((*self._tokenizer.all_special_tokens, *added)))
         self._special_ids = frozenset(self._tokenizer.convert_tokens_to_ids(list(self._special_tokens)))
-        self._template = self._find_template()
-        self._bos = self._find_bos()
+        self.template = self._find_template()
         self._end_of_turn = self._find_end_of_turn()
 
     @property
@@ -55,6 +67,11 @@ class HFTokenizer:
     def end_of_turn(self) -> tuple[int, ...]:
         """Token ids that end an assistant's turn."""
         return self._end_of_turn
+
+    @property
+    def bos(self) -> str:
+        """The token that texts may begin with; empty where the tokenizer has none."""
+        return str(self._tokenizer.bos_token or "")
 
     @property
     def eos_token_id(self) -> int:
@@ -77,10 +94,7 @@ class HFTokenizer:
 
     def chat(self, user: str) -> str:
         """Return the chat text of one user turn up to and including the start of the assistant's answer."""
-        if not self._template:
-            return PLAIN_TEMPLATE.format(bos=self._bos, user=user)
-        text = self._render([{"role": "user", "content": user}], add_generation_prompt=True)
-        return text if text.startswith(self._bos) else self._bos + text
+        return self._render([{"role": "user", "content": user}], self.template, add_generation_prompt=True)
 
     # -- inner -----------------------------------------------------------------------------------------------------
 
@@ -91,14 +105,14 @@ class HFTokenizer:
             )
         )
 
-    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+    def _render(self, messages: list[dict[str, str]], template: str, *, add_generation_prompt: bool) -> str:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
                     messages,
                     tokenize=False,
                     add_generation_prompt=add_generation_prompt,
-                    chat_template=self._template,
+                    chat_template=template,
                 )
             )
         except Exception as error:  # a template is a program: it may raise what it likes
@@ -111,27 +125,25 @@ class HFTokenizer:
         )
 
     def _find_template(self) -> str:
+        """Return the folder's template, or the plain one, with the BOS at its start if this model's texts begin with one."""
+        bos = self._tokenizer.bos_token or ""
         try:
-            template = str(self._tokenizer.get_chat_template()) if self._tokenizer.chat_template else ""
+            own = str(self._tokenizer.get_chat_template()) if self._tokenizer.chat_template else ""
         except ValueError as error:  # several templates, and none is the default
             raise self._template_fault(error) from error
-        return FIXED_DATE + template if "strftime_now" in template else template
-
-    def _find_bos(self) -> str:
-        """Return what must stand at the start of every chat text: the BOS if this model's texts begin with one."""
-        bos = self._tokenizer.bos_token or ""
-        if not self._template:
-            return bos
+        if not own:
+            return (BOS if bos else "") + PLAIN_TEMPLATE
+        template = FIXED_DATE + own if "strftime_now" in own else own
         # a template may leave the BOS to the tokenizer, which `encode` keeps from adding any
-        adds_bos = self._tokenizer.encode("a")[:1] == [self._tokenizer.bos_token_id]
-        return bos if adds_bos else ""
+        adds_bos = bos and self._tokenizer.encode("a")[:1] == [self._tokenizer.bos_token_id]
+        text = self._render([{"role": "user", "content": MARKER}], template, add_generation_prompt=True)
+        return BOS + template if adds_bos and not text.startswith(bos) else template
 
     def _find_end_of_turn(self) -> tuple[int, ...]:
         """Return what the template writes after an answer, up to its first special token."""
-        if self._template:
-            turn = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": MARKER}]
-            tail = self.encode(self._render(turn, add_generation_prompt=False).rpartition(MARKER)[2])
-            for position, token_id in enumerate(tail):
-                if token_id in self._special_ids:
-                    return tuple(tail[: position + 1])
+        turn = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": MARKER}]
+        tail = self.encode(self._render(turn, self.template, add_generation_prompt=False).rpartition(MARKER)[2])
+        for position, token_id in enumerate(tail):
+            if token_id in self._special_ids:
+                return tuple(tail[: position + 1])
         return (self.eos_token_id,)

@@ -18,6 +18,7 @@ from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import Recipe
 from humpback.records import Rejected, Scored
 from humpback.report.decay import decay_rows, tell_course
+from humpback.report.losses import read_loss_points
 from humpback.stages.table import find_course
 from humpback.store.rundir import Manifest, RunDir
 from humpback.store.shards import read_records, shard_files
@@ -48,7 +49,7 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "gate": _gate(by_name, recipe),
         "audits": audits,
         "curation": curation,
-        "training": [_training(m) for m in manifests if m.name.endswith("/finetune")],
+        "training": [_training(m, run_dir) for m in manifests if m.name.endswith("/finetune")],
         "evaluation": dict(by_name["evaluate"].result),
         "verdict": _verdict(by_name, ran, last, control=recipe.evaluate.control),
         "best": _best(run_dir, by_name, last),
@@ -166,10 +167,11 @@ def histogram(values: Sequence[float], bins: int = BINS) -> dict[str, Any]:
     }
 
 
-def _training(manifest: Manifest) -> dict[str, Any]:
+def _training(manifest: Manifest, run_dir: RunDir) -> dict[str, Any]:
     result = manifest.result
     return {
         "stage": manifest.name,
+        "curves": read_loss_points(run_dir.folder(manifest.name)),
         **result["training"],
         "model": result["content_hash"],
         "same_as": result.get("same_as"),

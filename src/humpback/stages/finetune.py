@@ -30,6 +30,8 @@ def train_spec(
     runtime: RuntimeSettings,
     *,
     random_seed: int,
+    chat_template: str = "",
+    stop_ids: tuple[int, ...] = (),
 ) -> TrainSpec:
     """Return the training of one model; raise GateError when the mix is empty."""
     if not examples:
@@ -40,6 +42,8 @@ def train_spec(
     return TrainSpec(
         base_model=Path(base.path),
         base_hash=base.content_hash,
+        chat_template=chat_template,
+        stop_ids=stop_ids,
         data=data,
         output=folder / "model",
         work=folder / "work",
@@ -60,6 +64,7 @@ def train_spec(
         save_every=runtime.save_every,
         threads=runtime.threads,
         device=runtime.device,
+        report_to=tuple(runtime.report_to),
     )
 
 

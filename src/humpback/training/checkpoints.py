@@ -66,8 +66,10 @@ def _last_checkpoint(work: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name[11:]), default=None)
 
 
-def write_folder(output: Path, *, base: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary folder, add the base's tokenizer files, and rename it when all of it is on disk."""
+def write_folder(
+    output: Path, *, base: Path, write: Callable[[Path], object], finish: Callable[[Path], object] = lambda _: None
+) -> None:
+    """Let `write` fill a temporary folder, add the base's tokenizer files, let `finish` change them, and rename it."""
     temporary = output.with_name(output.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -78,6 +80,7 @@ def write_folder(output: Path, *, base: Path, write: Callable[[Path], object]) -
                 shutil.copytree(path, temporary / path.name, dirs_exist_ok=True)
             else:
                 shutil.copyfile(path, temporary / path.name)
+    finish(temporary)
     for path in (*temporary.rglob("*"), temporary):
         _sync(path)
     shutil.rmtree(output, ignore_errors=True)

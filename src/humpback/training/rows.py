@@ -14,14 +14,20 @@ import pyarrow.parquet as pq
 from humpback.errors import InputError
 from humpback.prompts import IGNORE
 
-__all__ = ["count_rows", "read_rows"]
+__all__ = ["count_rows", "label_counts", "read_rows", "row_lengths"]
+
+SHARES = ("sampling", "weight")
+"""Columns that say how much a row counts: draws per epoch on average, and the weight of its loss."""
 
 
 def read_rows(paths: Sequence[Path]) -> pa.Table:
-    """Return `id`, `input_ids` and `labels` of all rows; each row has a label, and each label is its own token."""
+    """Return `id`, `input_ids`, `labels`, `sampling` and `weight` of all rows.
+
+    Each row has a label, each label is its own token, and what says how much a row counts is 1 unless the files say otherwise.
+    """
     names = ", ".join(map(str, paths))
     try:
-        tables = [pq.read_table(path, columns=["id", "input_ids", "labels"]) for path in paths]
+        tables = [_read(path) for path in paths]
     except (pa.ArrowException, KeyError, OSError) as error:
         raise InputError(f"training data {names}: {error}") from error
     table = pa.concat_tables(tables).combine_chunks()
@@ -34,19 +40,36 @@ def read_rows(paths: Sequence[Path]) -> pa.Table:
     # a label shifted by its maker is the classic mistake: the trainer shifts
     shifted = (labels != IGNORE) & (labels != ids)
     _refuse(table, np.logical_or.reduceat(shifted, _starts(lengths)), "a label is not its own token")
-    _refuse(table, _label_counts(table) == 0, "no label token, so nothing to learn")
+    _refuse(table, label_counts(table) == 0, "no label token, so nothing to learn")
+    for column in SHARES:
+        values = table[column].to_numpy()
+        _refuse(table, ~(np.isfinite(values) & (values > 0)), f"{column} is not above 0")
     return table
+
+
+def _read(path: Path) -> pa.Table:
+    there = pq.read_schema(path).names
+    table = pq.read_table(path, columns=["id", "input_ids", "labels", *(name for name in SHARES if name in there)])
+    for name in SHARES:
+        if name not in there:
+            table = table.append_column(name, pa.array(np.ones(len(table))))
+    return table.select(["id", "input_ids", "labels", *SHARES])
 
 
 def count_rows(table: pa.Table) -> dict[str, int]:
     """Return the number of rows, their tokens and label tokens, and the longest row's tokens."""
-    lengths = _lengths(table["labels"])
+    lengths = row_lengths(table)
     return {
         "examples": len(table),
         "tokens": int(lengths.sum()),
-        "label_tokens": int(_label_counts(table).sum()),
+        "label_tokens": int(label_counts(table).sum()),
         "longest": int(lengths.max()),
     }
+
+
+def row_lengths(table: pa.Table) -> Any:
+    """Return the number of tokens of each row."""
+    return _lengths(table["labels"])
 
 
 def _lengths(column: pa.ChunkedArray) -> Any:
@@ -61,7 +84,7 @@ def _starts(lengths: Any) -> Any:
     return np.cumsum(lengths) - lengths
 
 
-def _label_counts(table: pa.Table) -> Any:
+def label_counts(table: pa.Table) -> Any:
     """Count each row's label tokens; the first token of a row is never predicted."""
     starts = _starts(_lengths(table["labels"]))
     counted = _flat(table["labels"]) != IGNORE

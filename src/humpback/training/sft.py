@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,18 +26,22 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # everything is local; a folder that is not there must not become a download
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from humpback.errors import HumpbackError, InputError, StageError
 from humpback.prompts import IGNORE
 from humpback.training.checkpoints import cut_metrics, last_sound_checkpoint, write_folder, write_json
+from humpback.training.guard import Expected, RowLoss, check_step, expect, refuse_loss
+from humpback.training.result import ADAPTER, dress_model, write_record
 from humpback.training.rows import count_rows, read_rows
-from humpback.training.schedule import Schedule, learning_rate_at, row_order, token_batches
+from humpback.training.sampling import draw_order
+from humpback.training.schedule import Schedule, learning_rate_at, token_batches
 from humpback.training.spec import STARTED, TrainSpec, check_inputs
 
 PARENT_PIPE = "HUMPBACK_PARENT_PIPE"
@@ -48,6 +52,8 @@ CHECKPOINTING = next(
     for name in ("activation_checkpointing", "gradient_checkpointing")
     if name in SFTConfig.__dataclass_fields__  # transformers renamed it after 5.17, and warns of the old name
 )
+EXTRAS = ("weight", "row")
+"""Columns of a batch beside what a model takes: the weight of each row's loss, and the row's number."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -84,14 +90,15 @@ def run(spec: TrainSpec) -> None:
         torch.set_num_threads(spec.threads)
     table = read_rows(spec.data)
     spec.work.mkdir(parents=True, exist_ok=True)
-    trainer = build_trainer(spec, Dataset(table), on_cuda=on_cuda)
+    trainer = build_trainer(spec, table, on_cuda=on_cuda)
     checkpoint = last_sound_checkpoint(spec.work)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     cut_metrics(spec.metrics, step)
-    write_json(spec.work / STARTED, {**count_rows(table), "resumed_step": step})
+    counts = count_rows(table)
+    write_json(spec.work / STARTED, {**counts, "resumed_step": step})
     print(f"training {spec.method}, {len(table)} rows, steps {step + 1} to {spec.steps}", flush=True)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    save_model(spec, trainer.model, on_cuda=on_cuda)
+    save_model(spec, trainer.model, counts, on_cuda=on_cuda)
     for folder in spec.work.glob("checkpoint-*"):
         shutil.rmtree(folder)
 
@@ -116,30 +123,53 @@ def _in_bfloat16(spec: TrainSpec, *, on_cuda: bool) -> bool:
 class Trainer(SFTTrainer):
     """TRL's trainer, with a token budget per pass, loss at label positions only, and our learning rate and metrics."""
 
-    def __init__(self, spec: TrainSpec, **kwargs: Any) -> None:
-        self.spec = spec
+    def __init__(self, spec: TrainSpec, ids: Sequence[str], expected: Expected, **kwargs: Any) -> None:
+        """`ids` are the rows' names by the number in their column `row`."""
+        self.spec, self.ids, self.expected = spec, ids, expected
         self.step_tokens = self.step_label_tokens = 0
         super().__init__(**kwargs)
         self.step_started = time.monotonic()
 
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()  # type: ignore[no-untyped-call]
+        self._signature_columns = list(dict.fromkeys([*(self._signature_columns or ()), *EXTRAS]))  # type: ignore[assignment]
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Pass one step's rows in groups of at most `batch_tokens`: the gradient is that of the whole batch."""
         lengths = inputs["attention_mask"].sum(1).tolist()
-        targets = int((inputs["labels"][:, 1:] != IGNORE).sum())
-        self.step_tokens, self.step_label_tokens = sum(lengths), targets
+        label_counts = (inputs["labels"][:, 1:] != IGNORE).sum(1)
+        self.step_tokens, self.step_label_tokens = sum(lengths), int(label_counts.sum())
+        weighted = (label_counts * inputs["weight"].to(label_counts.device)).sum()
         loss = torch.zeros((), device=self.args.device)
         budget = self.spec.batch_tokens or (512 if self.args.device.type == "cpu" else 8_192)
         for group in token_batches(lengths, budget):
-            part = {name: value[group, : lengths[group[0]]] for name, value in inputs.items()}  # rows are padded right
-            count = torch.tensor(targets, device=self.args.device)
+            part = {name: value[group] for name, value in inputs.items()}
+            part |= {name: part[name][:, : lengths[group[0]]] for name in part if part[name].dim() > 1}  # padded right
+            count = weighted.to(self.args.device)
             loss += super().training_step(model, part, count)  # type: ignore[no-untyped-call]
+        if not torch.isfinite(loss) or loss == 0:  # before the optimizer would spoil the weights with it
+            raise self._refuse_loss(model, inputs, loss.item())
         return loss
+
+    def _refuse_loss(self, model: Any, inputs: dict[str, Any], loss: float) -> StageError:
+        rows = []
+        for i, length in enumerate(inputs["attention_mask"].sum(1).tolist()):
+            row = {name: inputs[name][i : i + 1, :length].to(self.args.device) for name in ("input_ids", "labels")}
+            with torch.no_grad():
+                logits = model(input_ids=row["input_ids"], use_cache=False).logits[0, :-1].float()
+            own = torch.nn.functional.cross_entropy(logits, row["labels"][0, 1:], ignore_index=IGNORE).item()
+            count = int((row["labels"][0, 1:] != IGNORE).sum())
+            rows.append(RowLoss(id=self.ids[int(inputs["row"][i])], loss=own, tokens=length, label_tokens=count))
+        step = self.state.global_step + 1
+        return refuse_loss(rows, step=step, steps=self.spec.steps, loss=loss, work=self.spec.work)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """On a CPU, compute logits at label positions only; there TRL computes all of them, and twice."""
-        if self.args.device.type != "cpu" or self.aux_loss_enabled or return_outputs:
+        """On a CPU, or with weights, compute logits at label positions only; on a CPU TRL computes all of them, and twice."""
+        weights = inputs["weight"] if "weight" in inputs and bool((inputs["weight"] != 1).any()) else None
+        inputs = {name: value for name, value in inputs.items() if name not in EXTRAS}
+        if weights is None and (self.args.device.type != "cpu" or self.aux_loss_enabled or return_outputs):
             return super().compute_loss(  # type: ignore[no-untyped-call]
                 model, inputs, return_outputs, num_items_in_batch
             )
@@ -152,7 +182,10 @@ class Trainer(SFTTrainer):
             logits = model(**tokens, use_cache=False).logits[0]  # (label tokens, V)
         finally:
             hook.remove()
-        return torch.nn.functional.cross_entropy(logits, labels[kept], reduction="sum") / num_items_in_batch
+        if weights is None:
+            return torch.nn.functional.cross_entropy(logits, labels[kept], reduction="sum") / num_items_in_batch
+        losses = torch.nn.functional.cross_entropy(logits.float(), labels[kept], reduction="none")
+        return (losses * weights.to(losses)[:, None].expand_as(labels)[kept]).sum() / num_items_in_batch
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Return our own line: transformers' polynomial one reaches its end a step after the last."""
@@ -179,9 +212,11 @@ class Trainer(SFTTrainer):
         if "loss" not in logs:
             return
         now = time.monotonic()
-        step, loss = self.state.global_step, logs["loss"]
-        if not math.isfinite(loss) or loss == 0.0:
-            raise StageError(f"step {step} of {self.spec.steps}: the loss is {loss}; lower learning_rate")
+        step, loss, norm = self.state.global_step, logs["loss"], logs.get("grad_norm", 0.0)
+        for what, value in (("loss", loss), ("gradient", norm)):
+            if not math.isfinite(value) or (what == "loss" and value == 0.0):
+                raise StageError(f"step {step} of {self.spec.steps}: the {what} is {value}; lower learning_rate")
+        check_step(self.expected, step, tokens=self.step_tokens, label_tokens=self.step_label_tokens)
         line = {
             "step": step,
             "steps": self.spec.steps,
@@ -194,10 +229,20 @@ class Trainer(SFTTrainer):
         }
         with self.spec.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        told = {name: value for name, value in line.items() if name not in ("step", "steps") and value is not None}
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, told)  # report_to
         self.step_started = now
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: the run has its own report."""
+
+
+class Collator(DataCollatorForLanguageModeling):
+    """TRL's batches, with the columns that say which rows they hold and how much each counts."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super().torch_call(examples)
+        return batch | {name: torch.tensor([example[name] for example in examples]) for name in EXTRAS}
 
 
 class NoLastCheckpoint(TrainerCallback):
@@ -209,7 +254,7 @@ class NoLastCheckpoint(TrainerCallback):
         return control
 
 
-def build_trainer(spec: TrainSpec, rows: Dataset, *, on_cuda: bool) -> Trainer:
+def build_trainer(spec: TrainSpec, table: pa.Table, *, on_cuda: bool) -> Trainer:
     """Load the base model and set up the trainer; TRL neither changes, drops nor reorders a row it is given."""
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model)
     lora = None
@@ -222,18 +267,28 @@ def build_trainer(spec: TrainSpec, rows: Dataset, *, on_cuda: bool) -> Trainer:
             target_modules=targets,
             task_type="CAUSAL_LM",
         )
-    order = row_order(len(rows), Schedule(spec.batch_size, spec.steps), spec.seed)
-    return Trainer(
+    order = draw_order(table["sampling"].to_pylist(), Schedule(spec.batch_size, spec.steps), spec.seed)
+    rows = Dataset(table.select(["input_ids", "labels", "weight"])).add_column("row", list(range(len(table))))
+    trainer = Trainer(
         spec,
+        table["id"].to_pylist(),
+        expect(table, order, spec.batch_size),
         model=load_model(spec, on_cuda=on_cuda),
         args=_arguments(spec, on_cuda=on_cuda),
         # given, so that TRL has no reason to choose a padding token and write it into the model's config
-        data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id or 0),
+        data_collator=Collator(pad_token_id=tokenizer.pad_token_id or 0),
         train_dataset=rows.select(order),
         processing_class=tokenizer,
         peft_config=lora,
         callbacks=[NoLastCheckpoint()],
     )
+    trainer.remove_callback(PrinterCallback)  # the metrics file has its lines already
+    if trainer.aux_loss_enabled and not all(weight == 1 for weight in table["weight"].to_pylist()):
+        raise InputError(
+            f"base model {spec.base_model} has experts whose balance is part of its loss: rows cannot be weighted; "
+            "leave out mix.loss_weight"
+        )
+    return trainer
 
 
 def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
@@ -277,21 +332,33 @@ def _arguments(spec: TrainSpec, *, on_cuda: bool) -> SFTConfig:
         save_total_limit=2,
         seed=spec.seed,
         data_seed=spec.seed,
-        report_to="none",
+        report_to=list(spec.report_to) or "none",
+        run_name=str(spec.output),
         disable_tqdm=True,
     )
 
 
-def save_model(spec: TrainSpec, model: Any, *, on_cuda: bool) -> None:
-    """Put the model, adapters merged, in its place: float32 from a CPU, bfloat16 from a GPU."""
-    if isinstance(model, PeftModel):
-        model = model.float().merge_and_unload()
-    base = AutoConfig.from_pretrained(spec.base_model)
-    for name in DROPOUTS:
-        if hasattr(base, name):
-            setattr(model.config, name, getattr(base, name))
-    model.to(torch.bfloat16 if on_cuda else torch.float32)
-    write_folder(spec.output, base=spec.base_model, write=model.save_pretrained)
+def save_model(spec: TrainSpec, model: Any, counts: Mapping[str, int], *, on_cuda: bool) -> None:
+    """Put the model in its place, adapters merged and alone: float32 from a CPU, bfloat16 from a GPU."""
+    device = torch.cuda.get_device_name() if on_cuda else "cpu"
+
+    def write(folder: Path) -> None:
+        merged = model
+        if isinstance(model, PeftModel):
+            # the vocabulary is the base's: peft would look for the base's config on the hub to find that out
+            model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+            merged = model.float().merge_and_unload()
+        base = AutoConfig.from_pretrained(spec.base_model)
+        for name in DROPOUTS:
+            if hasattr(base, name):
+                setattr(merged.config, name, getattr(base, name))
+        merged.to(torch.bfloat16 if on_cuda else torch.float32).save_pretrained(folder)
+
+    def finish(folder: Path) -> None:
+        dress_model(folder, spec)
+        write_record(folder, spec, counts, trainer="humpback.training.sft", device=device)
+
+    write_folder(spec.output, base=spec.base_model, write=write, finish=finish)
 
 
 if __name__ == "__main__":

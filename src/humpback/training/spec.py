@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -11,11 +12,13 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from humpback.errors import InputError
+from humpback.recipe import Reporter
+from humpback.training.reporting import check_reporters
 
-__all__ = ["STARTED", "TrainResult", "TrainSpec", "TrainStep", "check_inputs"]
+__all__ = ["STARTED", "TrainResult", "TrainSpec", "TrainStep", "check_inputs", "check_spec"]
 
 RUNTIME = frozenset(
-    {"data", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device", "precision"}
+    {"data", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device", "precision", "report_to"}
 )
 """Fields that say where and how a training runs, not what it learns: a checkpoint may be resumed with other values."""
 
@@ -31,9 +34,10 @@ class TrainSpec(BaseModel):
     base_model: Path
     """Folder of the model to start from: config.json, safetensors, tokenizer."""
     data: tuple[Path, ...]
-    """Parquet files in order, columns `id`, `input_ids` and `labels` (-100 where no loss is taken)."""
+    """Parquet files in order, columns `id`, `input_ids` and `labels` (-100 where no loss is taken), and, where they are not all
+    1, `sampling` (draws of the row per epoch, on average) and `weight` (of its loss)."""
     output: Path
-    """Folder to create; always a full model, also after LoRA."""
+    """Folder to create: always a full model; after LoRA its folder `adapter` holds the adapter alone."""
     work: Path
     """Folder for checkpoints, the log and the spec; checkpoints are deleted at the end."""
     metrics: Path
@@ -41,6 +45,10 @@ class TrainSpec(BaseModel):
 
     base_hash: str = ""
     """Content hash of the base model; identity holds it in place of the path."""
+    chat_template: str = ""
+    """The template the rows were rendered with; the model carries it. Empty: the base model's files stay as they are."""
+    stop_ids: tuple[int, ...] = ()
+    """Tokens that end an answer in the rows; the model's generation config names them beside its own."""
 
     steps: int = Field(ge=1)
     """Optimizer steps."""
@@ -77,6 +85,8 @@ class TrainSpec(BaseModel):
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; full training keeps its weights in float32. auto is bfloat16 on a GPU that has it, else float32."""
+    report_to: tuple[Reporter, ...] = ()
+    """Services that follow the training; their addresses and keys come from the environment."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -94,8 +104,7 @@ class TrainSpec(BaseModel):
         except OSError as error:
             raise InputError(f"the training spec {path} cannot be read: {error.strerror}") from error
         except ValidationError as error:
-            found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
-            raise InputError(f"the training spec {path} is not valid: {found}") from error
+            raise _invalid(error, f"the training spec {path}") from error
 
     def identity(self) -> str:
         """Return a digest of everything that decides what is learnt, the content of the data files included."""
@@ -106,6 +115,19 @@ class TrainSpec(BaseModel):
             with path.open("rb") as file:
                 fields["data_sha256"].append(hashlib.file_digest(file, "sha256").hexdigest())
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def check_spec(values: Mapping[str, object], what: str) -> TrainSpec:
+    """Return a spec from plain values, as YAML gives them; raise InputError with every fault."""
+    try:
+        return TrainSpec.model_validate(values)
+    except ValidationError as error:
+        raise _invalid(error, what) from error
+
+
+def _invalid(error: ValidationError, what: str) -> InputError:
+    found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
+    return InputError(f"{what} is not valid: {found}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,3 +181,4 @@ def check_inputs(spec: TrainSpec) -> None:
     for path in spec.data:
         if not path.is_file():
             raise InputError(f"training data {path}: there is no such file")
+    check_reporters(spec.report_to)

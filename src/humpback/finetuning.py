@@ -1,0 +1,141 @@
+"""`humpback train SPEC`: one training that stands alone. In: a spec file, rows of a mix. Out: a model folder.
+
+The spec is the JSON that a run writes (`finetune/work/spec.json`), or a few lines of YAML: `base_model`, `data`, `output`; every
+other key of `training/spec.py: TrainSpec` has a default. The same spec again resumes, or finds the training done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from humpback.engines import find_contract, resolve_model
+from humpback.errors import InputError
+from humpback.progress import Console, format_seconds
+from humpback.recipe import PRESETS, apply_override
+from humpback.store.shards import shard_files
+from humpback.training.plan import RowCounts, count_data, follow_steps, tell_plan
+from humpback.training.sampling import rounded_rows
+from humpback.training.schedule import schedule_for
+from humpback.training.spec import TrainResult, TrainSpec, check_spec
+
+__all__ = ["load_spec", "run_train"]
+
+MODEL_CACHE = Path.home() / ".cache" / "humpback"
+EXTRA = ("preset", "epochs")
+"""Keys that decide others, and are no part of a spec."""
+
+
+def run_train(path: Path, overrides: Sequence[str], *, console: Console, as_json: bool = False) -> None:
+    """Train what the spec file says, and tell what came of it."""
+    spec, counts = load_spec(path, overrides)
+    for line in tell_plan(spec, counts):
+        console.say(line)
+    result = _train(spec, console)
+    if as_json:
+        print(json.dumps({"model": str(spec.output), **dataclasses.asdict(result)}))
+        return
+    print(f"{spec.output}: {_summary(spec, result)}")
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> tuple[TrainSpec, RowCounts]:
+    """Read a spec, fill in what it leaves out, and count its rows."""
+    given = _read(path)
+    for override in overrides:
+        apply_override(given, override)
+    for key in ("base_model", "data", "output"):
+        if not given.get(key):
+            raise InputError(f"the training spec {path} lacks {key}; it needs base_model, data and output")
+    data = _data_files(given["data"], path)
+    counts = count_data(data)
+    if not counts.examples:
+        raise InputError(f"no training rows in {', '.join(map(str, data))}")
+    return check_spec(_complete(given, data, counts, path), f"the training spec {path}"), counts
+
+
+def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts, path: Path) -> dict[str, Any]:
+    preset, epochs = given.get("preset", "paper"), given.get("epochs")
+    if preset not in PRESETS:
+        raise InputError(f"the training spec {path}: preset={preset} is not one of {', '.join(PRESETS)}")
+    values = {**PRESETS[preset], **{key: value for key, value in given.items() if key not in EXTRA}}
+    epochs = epochs if epochs is not None else values.pop("epochs", None)
+    values.pop("epochs", None)
+    if given.get("steps") is not None:
+        if given.get("epochs") is not None:
+            raise InputError(f"the training spec {path} has steps and epochs; keep one of them")
+        epochs = None
+    try:
+        schedule = schedule_for(
+            rounded_rows(counts.draws), steps=given.get("steps"), epochs=epochs, batch_size=given.get("batch_size")
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the training spec {path}: {error}") from error
+    output = Path(str(given["output"]))
+    work = Path(str(given.get("work") or output.with_name(output.name + ".work")))
+    values |= {"data": [str(file) for file in data], "work": str(work), "steps": schedule.steps}
+    values["batch_size"] = schedule.batch_size
+    values.setdefault("metrics", str(work / "metrics.jsonl"))
+    if not given.get("base_hash"):
+        base = resolve_model(str(given["base_model"]), MODEL_CACHE)
+        values |= {"base_model": base.path, "base_hash": base.content_hash}
+    if not given.get("chat_template"):
+        contract = find_contract(Path(str(values["base_model"])))
+        assert contract is not None  # a base model that was found has a config.json
+        values |= {"chat_template": contract.chat_template, "stop_ids": list(contract.stop_ids)}
+    return values
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except FileNotFoundError:
+        raise InputError(
+            f"the training spec {path} does not exist; give a file with base_model, data and output"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"the training spec {path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"the training spec {path} holds {type(data).__name__}, not keys and values")
+    return data
+
+
+def _data_files(given: object, path: Path) -> list[Path]:
+    """Return the files of a mix: those named, or the shards of the folders named."""
+    files: list[Path] = []
+    for name in given if isinstance(given, list) else [given]:
+        place = Path(str(name)).expanduser()
+        if place.is_dir():
+            shards = shard_files(place, "mix") or [
+                file for file in sorted(place.glob("*.parquet")) if not file.name.startswith("rejected-")
+            ]
+            if not shards:
+                raise InputError(f"the training spec {path}: data={place} holds no Parquet file; give a folder `mix`")
+            files += shards
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise InputError(
+                f"the training spec {path}: data={place} is not there; give a folder `mix` or Parquet files"
+            )
+    return files
+
+
+def _train(spec: TrainSpec, console: Console) -> TrainResult:
+    from humpback.training.launch import train
+
+    with console.bar("train", spec.steps, "steps") as bar:
+        return train(spec, on_step=follow_steps(bar, console))
+
+
+def _summary(spec: TrainSpec, result: TrainResult) -> str:
+    parts = [f"{result.steps:,} steps", f"{result.tokens:,} tokens in {format_seconds(result.seconds)}"]
+    if result.first_tenth_loss is not None and result.last_tenth_loss is not None:
+        parts.append(f"loss {result.first_tenth_loss:.3f} -> {result.last_tenth_loss:.3f} (first and last tenth)")
+    if (spec.output / "adapter").is_dir():
+        parts.append(f"the adapter alone is in {spec.output / 'adapter'}")
+    return "; ".join(parts)

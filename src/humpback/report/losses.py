@@ -1,0 +1,42 @@
+"""How training went: the loss of a model's steps, and of held-out rows where they were tried, as a few points for a picture.
+
+In: a finetune stage's `metrics.jsonl` and `held-out.jsonl`. Out: curves for the report's JSON and its page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["read_loss_points"]
+
+POINTS = 60
+"""Points of a curve, each the mean of the steps it stands for: a longer training draws no longer picture."""
+
+
+def read_loss_points(folder: Path) -> dict[str, list[list[float]]]:
+    """Return [step, nats per label token] by curve: `training`, then the held-out rows, all and by origin."""
+    curves = {
+        "training": _thin([[line["step"], line["loss"]] for line in _lines(folder / "metrics.jsonl") if "loss" in line])
+    }
+    for line in _lines(folder / "held-out.jsonl"):
+        curves.setdefault("held out", []).append([line["step"], line["nll"]])
+        by_origin = line.get("by_origin") or {}
+        if len(by_origin) > 1:
+            for origin, value in sorted(by_origin.items()):
+                curves.setdefault(f"held out, {origin}", []).append([line["step"], value])
+    return {name: points for name, points in curves.items() if points}
+
+
+def _thin(points: Sequence[Sequence[float]]) -> list[list[float]]:
+    size = -(-len(points) // POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)] if points else []
+    return [[group[-1][0], sum(loss for _, loss in group) / len(group)] for group in groups]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

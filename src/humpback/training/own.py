@@ -1,0 +1,143 @@
+"""A trainer of the user's own in place of ours (`train.command`). In: the spec of a training. Out: a model folder, as any training's.
+
+The seam between `mix/` and `model/`: the command is started with the path of `spec.json` (`spec.py: TrainSpec`), reads the rows
+named there (`id`, `input_ids`, `labels`, `sampling`, `weight`), writes a transformers model folder to `output`, and ends with 0.
+It may write one JSON line per step to `metrics` (`step`, `loss`, `tokens`, `label_tokens`, `seconds`); then progress, report and
+`training.json` have them. What it need not care for is put into its folder afterwards: chat template, ends, `training.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from humpback.errors import InputError, StageError
+from humpback.training.plan import count_data
+from humpback.training.result import dress_model, write_record
+from humpback.training.spec import TrainResult, TrainSpec, TrainStep, check_inputs
+
+__all__ = ["train_by_command"]
+
+POLL_S = 0.2
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+def train_by_command(
+    spec: TrainSpec, command: str, *, on_step: Callable[[TrainStep], None] | None = None
+) -> TrainResult:
+    """Run the command on a spec, refuse a folder that is no model, and complete what it wrote."""
+    check_inputs(spec)
+    spec.work.mkdir(parents=True, exist_ok=True)
+    spec.output.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(spec.output, ignore_errors=True)  # whether it resumes its own work is the trainer's affair
+    file = spec.work / "spec.json"
+    file.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    words = [word.replace("{spec}", str(file)) for word in shlex.split(command)]
+    started = time.monotonic()
+    status = _run(words, spec, on_step)
+    log = spec.work / "train.log"
+    if status:
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        raise StageError(f"train.command {how}: {command}{_last_line(log)}; log: {log}")
+    _check_model(spec, command)
+    dress_model(spec.output, spec)
+    (spec.work / "identity").write_text(spec.identity(), encoding="utf-8")
+    return _tell(spec, command, time.monotonic() - started)
+
+
+def _run(words: list[str], spec: TrainSpec, on_step: Callable[[TrainStep], None] | None) -> int:
+    spec.metrics.unlink(missing_ok=True)
+    with (spec.work / "train.log").open("wb") as log:
+        try:
+            child = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            raise InputError(f"train.command cannot be started: {words[0]}: {error.strerror or error}") from error
+    told = 0
+    try:
+        while True:
+            try:
+                status: int | None = child.wait(POLL_S)
+            except subprocess.TimeoutExpired:
+                status = None
+            for line in _lines(spec.metrics)[told:]:
+                told += 1
+                if on_step:
+                    on_step(_step(line, spec))
+            if status is not None:
+                return status
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, 9)  # with what it started
+            child.wait()
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the steps written so far; the last line may be half there."""
+    if not path.is_file():
+        return []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    try:
+        return [line for text in whole.splitlines() if "loss" in (line := json.loads(text))]
+    except (ValueError, TypeError) as error:
+        raise StageError(f"train.command wrote a line to {path} that is no JSON object: {error}") from error
+
+
+def _step(line: dict[str, Any], spec: TrainSpec) -> TrainStep:
+    return TrainStep(
+        step=int(line.get("step", 0)),
+        steps=spec.steps,
+        loss=float(line["loss"]),
+        tokens=int(line.get("tokens", 0)),
+        seconds=float(line.get("seconds", 0.0)),
+    )
+
+
+def _check_model(spec: TrainSpec, command: str) -> None:
+    folder = spec.output
+    lacking = None
+    if not (folder / "config.json").is_file():
+        lacking = "config.json"
+    elif not any(folder.glob("*.safetensors")):
+        lacking = "*.safetensors"
+    if lacking:
+        raise StageError(
+            f"train.command ended with 0 and left no {lacking} in {folder}: {command}; write a model there, as "
+            "transformers' save_pretrained does"
+        )
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        for name in ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece"):
+            for path in spec.base_model.glob(f"{name}*"):
+                shutil.copyfile(path, folder / path.name)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f" ({lines[-1].strip()[:300]})" if lines else ""
+
+
+def _tell(spec: TrainSpec, command: str, seconds: float) -> TrainResult:
+    lines, rows = _lines(spec.metrics), count_data(spec.data)
+    counts = {"examples": rows.examples, "tokens": round(rows.tokens), "label_tokens": round(rows.label_tokens)}
+    write_record(spec.output, spec, {**counts, "longest": rows.longest}, trainer=command, device=spec.device)
+    losses = [float(line["loss"]) for line in lines]
+    tenth = max(1, len(losses) // 10)
+    return TrainResult(
+        steps=len(lines) or spec.steps,
+        examples=rows.examples,
+        tokens=sum(int(line.get("tokens", 0)) for line in lines),
+        label_tokens=sum(int(line.get("label_tokens", 0)) for line in lines),
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        first_tenth_loss=sum(losses[:tenth]) / tenth if losses else None,
+        last_tenth_loss=sum(losses[-tenth:]) / tenth if losses else None,
+        seconds=seconds,
+    )

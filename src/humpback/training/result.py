@@ -1,0 +1,122 @@
+"""What goes along with trained weights, so that a model folder stands alone. In: the folder, the spec, the rows. Out: its files.
+
+    chat_template.jinja       the template the rows were rendered with, for every server the same
+    generation_config.json    ends where training taught the model to end
+    training.json             what it was trained on, how, with which versions, and how the loss went
+    adapter/                  after LoRA: the adapter alone, for servers that load it onto the base model
+
+No torch here: a trainer of another kind gets the same files (`dress_model`, `write_record`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import humpback
+from humpback.errors import InputError
+from humpback.training.checkpoints import write_json
+from humpback.training.spec import TrainSpec
+
+__all__ = ["ADAPTER", "RECORD", "dress_model", "read_curves", "write_record"]
+
+ADAPTER = "adapter"
+"""Folder of the adapter inside a model folder: what loads the model reads its top level only."""
+RECORD = "training.json"
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "tokenizers", "safetensors", "numpy")
+
+
+def dress_model(folder: Path, spec: TrainSpec) -> None:
+    """Write the template and the ends into a model folder; done twice, it changes nothing more."""
+    if spec.chat_template:
+        (folder / "chat_template.jinja").write_text(spec.chat_template, encoding="utf-8")
+        _drop_other_template(folder / "tokenizer_config.json")
+    if spec.stop_ids:
+        path = folder / "generation_config.json"
+        config = _read(path) if path.is_file() else {}
+        before = config.get("eos_token_id")
+        if before is None and (folder / "config.json").is_file():
+            before = _read(folder / "config.json").get("eos_token_id")
+        ends = before if isinstance(before, list) else [] if before is None else [before]
+        ends = list(dict.fromkeys([*ends, *spec.stop_ids]))
+        write_json(path, {**config, "eos_token_id": ends[0] if len(ends) == 1 else ends})
+
+
+def _drop_other_template(path: Path) -> None:
+    """Take the template out of the tokenizer's config: converters to GGUF prefer it to the file."""
+    if path.is_file() and "chat_template" in (config := _read(path)):
+        del config["chat_template"]
+        write_json(path, config)
+
+
+def write_record(folder: Path, spec: TrainSpec, counts: Mapping[str, int], *, trainer: str, device: str) -> None:
+    """Write `training.json`: all that is needed to know what this model is, and to train it again."""
+    lines = _metrics(spec.metrics)
+    steps = [line for line in lines if "loss" in line]
+    record = {
+        "humpback": humpback.__version__,
+        "trainer": trainer,
+        "base_model": {"path": str(spec.base_model), "content_hash": spec.base_hash or None},
+        "data": {
+            "files": [{"name": path.name, "sha256": _hash(path)} for path in spec.data],
+            **{name: counts[name] for name in ("examples", "tokens", "label_tokens", "longest")},
+        },
+        "spec": spec.model_dump(mode="json"),
+        "trained": {
+            "steps": len(steps),
+            **{
+                name: round(sum(line.get(name, 0) for line in steps), 3)
+                for name in ("tokens", "label_tokens", "seconds")
+            },
+        },
+        "curves": read_curves(lines),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {"device": device, "platform": platform.platform()},
+    }
+    write_json(folder / RECORD, record)
+
+
+def read_curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
+    """Return every figure of a metrics file as [step, value] pairs by its name; what was not measured at a step has none."""
+    curves: dict[str, list[list[float]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name not in ("step", "steps") and isinstance(value, int | float) and not isinstance(value, bool):
+                curves.setdefault(name, []).append([line["step"], value])
+    return curves
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); copy or fetch the base model again") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds no JSON object; copy or fetch the base model again")
+    return config
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

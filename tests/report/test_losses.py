@@ -1,0 +1,45 @@
+"""The picture of a training: few points, whatever its length, and every curve under its name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from humpback.report import plots
+from humpback.report.losses import POINTS, read_loss_points
+
+
+def write(path: Path, lines: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_long_training_is_thinned_to_means_that_lose_no_step(tmp_path: Path) -> None:
+    write(tmp_path / "metrics.jsonl", [{"step": i + 1, "loss": float(i)} for i in range(601)])
+    points = read_loss_points(tmp_path)["training"]
+    assert len(points) <= POINTS
+    assert points[0] == [11, 5.0]
+    assert points[-1][0] == 601
+
+
+def test_held_out_losses_are_curves_of_their_own_and_by_origin(tmp_path: Path) -> None:
+    write(tmp_path / "metrics.jsonl", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
+    write(
+        tmp_path / "held-out.jsonl",
+        [{"step": s, "nll": 3.0 - s, "by_origin": {"seed": 2.5, "web": 3.5}} for s in (0, 2)],
+    )
+    points = read_loss_points(tmp_path)
+    assert list(points) == ["training", "held out", "held out, seed", "held out, web"]
+    assert points["held out"] == [[0, 3.0], [2, 1.0]]
+    picture = plots.lines(points, "Loss of <M_1>")
+    assert picture.count("<polyline") == 4
+    assert "held out, seed" in picture
+    assert "<M_1>" not in picture
+
+
+def test_a_training_without_losses_has_no_picture(tmp_path: Path) -> None:
+    write(tmp_path / "metrics.jsonl", [{"step": 3, "steps": 3}])
+    assert read_loss_points(tmp_path) == {}
+
+
+def test_a_curve_of_one_step_is_drawn() -> None:
+    assert "<polyline" in plots.lines({"training": [[1, 2.0]]}, "one step")

@@ -1,0 +1,91 @@
+"""Another trainer between `mix/` and `model/`: the shipped example trains, and one that fails or leaves half a model is told apart."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shares import weigh
+from tiny import make_spec, metrics_of, same_weights
+
+from humpback.errors import InputError, StageError
+from humpback.training.own import train_by_command
+from humpback.training.spec import TrainStep
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_trainer.py"
+
+
+def python(code: str) -> str:
+    return shlex.join([sys.executable, "-c", code, "{spec}"])
+
+
+@pytest.mark.slow
+def test_the_example_trains_a_model_that_is_complete(tmp_path: Path, base: Path) -> None:
+    spec = make_spec(tmp_path, base, steps=4, batch_size=5, chat_template="{{ bos_token }}!", stop_ids=(7,))
+    weigh(spec.data[0], sampling=[1.0] * 9 + [2.0], weight=[1.0] * 5 + [0.5] * 5)
+    steps: list[TrainStep] = []
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(EXAMPLE))} {{spec}}"
+    result = train_by_command(spec, command, on_step=steps.append)
+    assert [step.step for step in steps] == [1, 2, 3, 4]
+    assert result.steps == 4
+    assert result.examples == 10
+    assert result.last_loss == metrics_of(spec)[-1]["loss"] < result.first_loss  # type: ignore[operator]
+    assert not same_weights(base, spec.output)
+    assert (spec.output / "tokenizer.json").is_file()
+    assert (spec.output / "chat_template.jinja").read_text() == "{{ bos_token }}!"
+    record = json.loads((spec.output / "training.json").read_text())
+    assert record["trainer"] == command
+    assert record["trained"]["tokens"] == result.tokens > 0
+
+
+@pytest.mark.slow
+def test_the_example_and_our_trainer_learn_the_same_from_one_batch(tmp_path: Path, base: Path) -> None:
+    """All rows in one step: no order, no split and no dropout can tell the two apart."""
+    from humpback.training import sft
+
+    losses: list[Any] = []
+    for name in ("own", "ours"):
+        spec = make_spec(tmp_path / name, base, steps=3, batch_size=10, weight_decay=0.0)
+        weigh(spec.data[0], sampling=[1.0] * 10, weight=[1.0] * 5 + [0.5] * 5)
+        if name == "own":
+            train_by_command(spec, f"{shlex.quote(sys.executable)} {shlex.quote(str(EXAMPLE))} {{spec}}")
+        else:
+            sft.run(spec)
+        losses.append([line["loss"] for line in metrics_of(spec)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_trainer_that_fails_is_told_with_its_last_line_and_its_log(tmp_path: Path, base: Path) -> None:
+    spec = make_spec(tmp_path, base)
+    with pytest.raises(StageError, match=r"ended with status 3: .*\(out of luck\); log: .*train\.log"):
+        train_by_command(spec, python("print('out of luck'); raise SystemExit(3)"))
+    with pytest.raises(InputError, match="cannot be started: no-such-trainer"):
+        train_by_command(spec, "no-such-trainer {spec}")
+
+
+def test_a_trainer_that_leaves_no_model_is_refused(tmp_path: Path, base: Path) -> None:
+    spec = make_spec(tmp_path, base)
+    with pytest.raises(StageError, match=r"left no config\.json"):
+        train_by_command(spec, python("pass"))
+    code = "import json,sys,os; o=json.load(open(sys.argv[1]))['output']; os.makedirs(o); open(o+'/config.json','w')"
+    with pytest.raises(StageError, match=r"left no \*\.safetensors"):
+        train_by_command(spec, python(code))
+
+
+def test_a_line_of_metrics_that_is_half_there_is_waited_for(tmp_path: Path, base: Path) -> None:
+    spec = make_spec(tmp_path, base)
+    code = (
+        "import json,sys,os,shutil,time; s=json.load(open(sys.argv[1])); f=open(s['metrics'],'w');"
+        "f.write('{\"step\": 1, \"lo'); f.flush(); time.sleep(0.6); f.write('ss\": 2.5}\\n'); f.close();"
+        "shutil.copytree(s['base_model'], s['output'])"
+    )
+    steps: list[TrainStep] = []
+    result = train_by_command(spec, python(code), on_step=steps.append)
+    assert [(step.step, step.loss) for step in steps] == [(1, 2.5)]
+    assert result.first_loss == 2.5
