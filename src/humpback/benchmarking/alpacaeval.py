@@ -2,7 +2,8 @@
 
 Annotations come as AlpacaEval writes them (JSON: instruction, output_1 and generator_1 of the baseline, output_2 and generator_2 of
 the model, preference 1 to 2) or as a table (CSV: model, prompt_id, baseline, preference, len_baseline, len_model). The model's
-share of a prompt is preference - 1. A preference of 0 is AlpacaEval's older way to write a tie; an empty one is a judge that gave no verdict.
+share of a prompt is preference - 1. A preference of 0 is AlpacaEval's older way to write a tie; an
+empty one is a judge that gave no verdict.
 """
 
 from __future__ import annotations

@@ -24,16 +24,27 @@ import numpy.typing as npt
 from humpback.benchmarking.comparisons import Comparison
 from humpback.errors import InputError
 
-__all__ = ["MIN_MODELS", "Difficulty", "control_lengths", "fit_difficulty"]
+__all__ = ["MIN_MODELS", "Difficulty", "control_lengths", "control_pair", "fit_difficulty"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-PHI, PHI_SD = 1.55, 0.3
-PSI, PSI_SD = 1.0, 0.2
-THETA_SD = 10.0
-GAMMA_SD = 1.4
-"""Centres and standard deviations of the priors; theta and gamma are centred at 0."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Priors:
+    """Centres and standard deviations of the normal priors; theta and gamma are centred at 0."""
+
+    phi: float = 1.55
+    phi_sd: float = 0.3
+    psi: float = 1.0
+    psi_sd: float = 0.2
+    theta_sd: float = 10.0
+    gamma_sd: float = 1.4
+
+
+ALPACA_EVAL = _Priors()
+ANY_JUDGE = _Priors(phi=0.0, phi_sd=3.0)
+"""Of a judge whose taste for length nothing is known of."""
 MIN_MODELS = 5
 """Fewest models from which a prompt's difficulty is fitted: what one model finds hard is not yet the prompt's difficulty."""
 
@@ -68,7 +79,7 @@ def fit_difficulty(comparisons: Sequence[Comparison]) -> Difficulty:
             "annotations, or recorded ones of other models as --difficulty-from"
         )
     data = _arrange([c for c in comparisons if c.model != c.baseline])
-    parameters = _fit(data, None)
+    parameters = _fit(data, None, ALPACA_EVAL)
     return Difficulty(
         by_prompt=dict(zip(data.prompts, parameters[3 * len(data.models) :].tolist(), strict=True)), models=len(models)
     )
@@ -88,12 +99,25 @@ def control_lengths(comparisons: Sequence[Comparison], difficulty: Difficulty) -
         return rates
     data = _arrange(others)
     gamma_X = np.array([difficulty.by_prompt[prompt] for prompt in data.prompts])
-    theta_M, _, psi_M = _fit(data, gamma_X).reshape(3, len(data.models))
+    theta_M, _, psi_M = _fit(data, gamma_X, ALPACA_EVAL).reshape(3, len(data.models))
     from scipy.special import expit
 
     equal_N = expit(theta_M[data.model_N] + psi_M[data.model_N] * gamma_X[data.prompt_N])
     counts_M = np.bincount(data.model_N)
     return rates | dict(zip(data.models, (100 * np.bincount(data.model_N, equal_N) / counts_M).tolist(), strict=True))
+
+
+def control_pair(comparisons: Sequence[Comparison]) -> float:
+    """Return one model's win rate in percent at equal lengths, from its own comparisons alone.
+
+    Without other models nothing is known of the prompts' difficulty, so it is 0 for all, and the judge's taste for length is what
+    these comparisons show: other figures than AlpacaEval's.
+    """
+    from scipy.special import expit
+
+    data = _arrange(comparisons)
+    theta = _fit(data, np.zeros(len(data.prompts)), ANY_JUDGE)[0]
+    return float(100 * expit(theta))
 
 
 def _arrange(comparisons: Sequence[Comparison]) -> _Data:
@@ -117,14 +141,15 @@ def _arrange(comparisons: Sequence[Comparison]) -> _Data:
     )
 
 
-def _fit(data: _Data, known_X: Floats | None) -> Floats:
+def _fit(data: _Data, known_X: Floats | None, priors: _Priors) -> Floats:
     """Return theta, phi and psi of every model in a row, and after them gamma of every prompt unless it is known."""
     from scipy.optimize import minimize
     from scipy.special import expit
 
     m, x = len(data.models), len(data.prompts) if known_X is None else 0
-    centre = np.concatenate([np.zeros(m), np.full(m, PHI), np.full(m, PSI), np.zeros(x)])
-    width = np.concatenate([np.full(m, THETA_SD), np.full(m, PHI_SD), np.full(m, PSI_SD), np.full(x, GAMMA_SD)])
+    centre = np.concatenate([np.zeros(m), np.full(m, priors.phi), np.full(m, priors.psi), np.zeros(x)])
+    sizes = ((m, priors.theta_sd), (m, priors.phi_sd), (m, priors.psi_sd), (x, priors.gamma_sd))
+    width = np.concatenate([np.full(count, sd) for count, sd in sizes])
 
     def lose(parameters: Floats) -> tuple[float, Floats]:
         """Return minus the log posterior and its slope."""
