@@ -39,7 +39,7 @@ def test_tree_names_every_module_once_and_no_other() -> None:
 
 def test_commands_of_the_readme_exist_with_their_options() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    lines = re.findall(r"^(?:`)?humpback (\w+)(.*?)(?:#.*)?$", README, flags=re.MULTILINE)
+    lines = re.findall(r"^(?:`)?humpback ([\w-]+)(.*?)(?:#.*)?$", README, flags=re.MULTILINE)
     assert {name for name, _ in lines} >= {"doctor", "init", "run", "status", "trace"}
     for name, rest in lines:
         command = commands[name]

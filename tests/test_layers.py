@@ -24,6 +24,7 @@ LAYERS = {
     "training": (*WORDS, *TOOLS, "training"),
     "executor": (*WORDS, *TOOLS),
     "evaluation": (*WORDS, *TOOLS, "evaluation", "engines.base"),
+    "benchmarking": (*WORDS, *TOOLS, "benchmarking", "engines", "evaluation", "report"),
     "stages": (
         *(*WORDS, *TOOLS, "evaluation", "engines.base"),
         *("training.spec", "training.schedule", "stages.rejecting", "stages.table"),

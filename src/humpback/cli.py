@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from humpback.benchmarking.commands import add_commands
 from humpback.errors import HumpbackError, InputError, StoppedError
 
 __all__ = ["app", "main"]
@@ -27,6 +28,7 @@ cache_app = typer.Typer(
     help="Look into an answer cache, or make it smaller.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(cache_app, name="cache")
+add_commands(app)
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 RunPath = Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN")]

@@ -1,0 +1,157 @@
+"""The commands of evaluation, added to the command line. Nothing but typer is imported before one is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from humpback.errors import InputError
+
+if TYPE_CHECKING:
+    from humpback.benchmarking.models import ModelOptions, TagChoice
+
+__all__ = ["add_commands"]
+
+SIDE = "A model (folder, hub id, .gguf, package:NAME, server) or its outputs (.json, .jsonl)."
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the command line's own."""
+    app.command("alpaca-eval")(alpaca_eval)
+    app.command("winrate")(winrate)
+
+
+def alpaca_eval(
+    annotations: Annotated[
+        list[Path],
+        typer.Option("--annotations", metavar="FILE", help="annotations.json, or a CSV of preferences; repeatable."),
+    ],
+    outputs: Annotated[
+        list[Path] | None,
+        typer.Option("--outputs", metavar="FILE", help="A model's model_outputs.json: lengths are its; repeatable."),
+    ] = None,
+    difficulty_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--difficulty-from",
+            metavar="FILE",
+            help="Annotations of other models, which say how hard the prompts are (default: --annotations).",
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="The evaluation set, to join files with ids and with texts."),
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", metavar="FILE", help="A leaderboard to show the differences to.")
+    ] = None,
+    leaderboard: Annotated[
+        Path | None, typer.Option("--leaderboard", metavar="FILE", help="Write the figures as a leaderboard.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Compute AlpacaEval's figures from recorded annotations: win rates, also at equal lengths, without asking a judge."""
+    from humpback.benchmarking.alpaca_command import run_alpaca_eval
+
+    run_alpaca_eval(
+        annotations,
+        outputs=outputs or (),
+        difficulty_from=difficulty_from or (),
+        prompts=prompts,
+        compare=compare,
+        leaderboard=leaderboard,
+        as_json=json_,
+    )
+
+
+def winrate(
+    model: Annotated[str, typer.Argument(help=SIDE, metavar="MODEL")],
+    baseline: Annotated[str, typer.Argument(help="What it is compared with, likewise.", metavar="BASELINE")],
+    judge: Annotated[
+        str, typer.Option("--judge", metavar="MODEL|URL", help="Who judges: a model, or a server's address.")
+    ],
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="JSON or JSONL: instruction, prompt or turns; category."),
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where answers and results are kept.")
+    ] = Path("winrate"),
+    by_probability: Annotated[
+        bool, typer.Option("--by-probability", help="Read the judge's probabilities; it writes no reasoning.")
+    ] = False,
+    recheck: Annotated[int, typer.Option(min=0, help="Prompts on which the judge is asked again.")] = 50,
+    sample: Annotated[int | None, typer.Option(min=1, help="Take this many prompts, by the seed.")] = None,
+    tags: Annotated[
+        str, typer.Option(metavar="auto|both|seed|none", help="Tag sentences; auto: both for models of a run.")
+    ] = "auto",
+    temperature: Annotated[float, typer.Option(min=0, help="Of the models' answers.")] = 0.7,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Of the models' answers.")] = 0.9,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of a model.")] = 512,
+    reply_tokens: Annotated[int, typer.Option(min=1, help="Longest reply of the judge.")] = 512,
+    max_tokens: Annotated[int, typer.Option(min=64, help="Longest prompt and answer together.")] = 4096,
+    engine: Annotated[str, typer.Option(metavar="hf|vllm", help="What runs models that are not served.")] = "hf",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    judge_model: Annotated[str | None, typer.Option(help="The served judge's name.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Environment variable of the judge's key.")
+    ] = None,
+    judge_tokenizer: Annotated[
+        str | None, typer.Option(help="The served judge's tokenizer: a folder, a hub id or `estimate`.")
+    ] = None,
+    price_in: Annotated[float | None, typer.Option(help="Price of a million tokens the judge reads.")] = None,
+    price_out: Annotated[float | None, typer.Option(help="Price of a million tokens it writes.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of draws and intervals.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Compare two models, or two files of outputs, by a judge that sees each pair in both orders.
+
+    A prompt on which the judge gives no verdict in both orders is counted and shown; it is no loss. Killed, the same command goes on.
+    """
+    from dataclasses import replace
+
+    from humpback.benchmarking.winrate_command import Settings, run_winrate
+    from humpback.engines.base import Sampling
+
+    options = _options(folder / "answers.sqlite", engine=engine, device=device, max_tokens=max_tokens)
+    settings = Settings(
+        model=model,
+        baseline=baseline,
+        judge=judge,
+        prompts=prompts,
+        by_probability=by_probability,
+        reply_tokens=reply_tokens,
+        recheck=recheck,
+        sampling=Sampling(temperature=temperature, top_p=top_p, max_tokens=max_new_tokens),
+        tags=_tags(tags),
+        sample=sample,
+        seed=seed,
+        price_in=price_in,
+        price_out=price_out,
+        models=options,
+        judging=replace(options, server_model=judge_model, api_key_env=api_key_env, tokenizer=judge_tokenizer),
+    )
+    run_winrate(settings, folder, as_json=json_)
+
+
+def _options(cache: Path, *, engine: str, device: str, max_tokens: int) -> ModelOptions:
+    from humpback.benchmarking.models import ModelOptions
+
+    if engine not in ("hf", "vllm"):
+        raise InputError(f"--engine {engine} is unknown; give hf or vllm, or a server's address in the model's place")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{cache.parent} cannot be made: {error.strerror}; give another -o FOLDER") from error
+    return ModelOptions(cache=cache, engine="vllm" if engine == "vllm" else "hf", device=device, max_tokens=max_tokens)
+
+
+def _tags(name: str) -> TagChoice:
+    for known in ("auto", "both", "seed", "none"):
+        if name == known:
+            return known
+    raise InputError(f"--tags {name} is unknown; give auto, both, seed or none")

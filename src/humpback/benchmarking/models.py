@@ -1,0 +1,94 @@
+"""Opens a model that a command names: a folder, a hub id, a .gguf file, package:NAME, `fake`, or the address of a server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from humpback.engines import EngineSpec, find_model, find_served, open_engine, resolve_model
+from humpback.engines.base import Capability
+from humpback.engines.cache import CachedEngine
+from humpback.errors import InputError
+from humpback.prompts import SEED_TAG, WEB_TAG, Prompts
+from humpback.recipe import ServerSettings
+
+__all__ = ["ModelOptions", "TagChoice", "choose_tag", "make_prompts", "opened"]
+
+TagChoice = Literal["auto", "both", "seed", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How models are run."""
+
+    cache: Path
+    """File of the answer cache."""
+    engine: Literal["hf", "vllm"] = "hf"
+    """For models that are not behind a server."""
+    device: str = "auto"
+    max_tokens: int = 2048
+    """Longest prompt and answer together, in tokens."""
+    batch_tokens: int = 2048
+    server_model: str | None = None
+    api_key_env: str | None = None
+    tokenizer: str | None = None
+    """Of a server's model: a folder, a hub id, or `estimate`; None takes what it serves."""
+
+
+@contextlib.contextmanager
+def opened(reference: str, options: ModelOptions, *, needs: Capability) -> Iterator[CachedEngine]:
+    """Open the model, check that it can do what is needed, and free its memory in the end."""
+    engine = open_engine(_specify(reference, options))
+    try:
+        if needs not in engine.capabilities:
+            raise InputError(
+                f"{reference} cannot answer here: its engine has no {needs}. {engine.lacks(needs)}".strip()
+            )
+        yield engine
+    finally:
+        engine.close()
+
+
+def _specify(reference: str, options: ModelOptions) -> EngineSpec:
+    served = reference.startswith(("http://", "https://"))
+    server = None
+    if served:
+        server = ServerSettings(
+            url=reference, model=options.server_model, api_key_env=options.api_key_env, tokenizer=options.tokenizer
+        )
+        model = find_served(server)
+    elif (Path(reference) / "fake-model.json").exists():
+        model = find_model(Path(reference))
+    else:
+        model = resolve_model(reference, Path.home() / ".cache" / "humpback")
+    return EngineSpec(
+        model=model,
+        engine="server" if served else "fake" if _is_fake(reference) else options.engine,
+        device=options.device,
+        batch_tokens=options.batch_tokens,
+        threads=None,
+        cache=options.cache,
+        max_tokens=options.max_tokens,
+        server=server,
+    )
+
+
+def _is_fake(reference: str) -> bool:
+    return reference == "fake" or (Path(reference) / "fake-model.json").exists()
+
+
+def make_prompts(engine: CachedEngine, options: ModelOptions, *, rubric: str | None = None) -> Prompts:
+    """Return what renders prompts for this model."""
+    given = {} if rubric is None else {"rubric": rubric}
+    return Prompts(engine.tokenizer, max_tokens=options.max_tokens, instruction_tokens=0, **given)
+
+
+def choose_tag(reference: str, tags: TagChoice) -> str:
+    """Return the tag sentences that instructions get; `auto`: both for a model that a run has trained, none for others."""
+    if tags == "auto":
+        place = Path(reference)
+        tags = "both" if place.name == "model" and place.parent.name == "finetune" else "none"
+    return {"both": f"{SEED_TAG} {WEB_TAG}", "seed": SEED_TAG, "none": ""}[tags]

@@ -1,0 +1,122 @@
+"""The two sides of a comparison: what each answers to the same prompts. In: output files or models, prompts. Out: matched outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from humpback.benchmarking.alpacaeval import Output, read_json_rows, read_outputs
+from humpback.benchmarking.models import ModelOptions, TagChoice, choose_tag, make_prompts, opened
+from humpback.engines.base import EngineTotals, Sampling
+from humpback.errors import InputError
+from humpback.store.fingerprint import derive_seed
+
+__all__ = ["Answers", "Question", "answer", "is_outputs", "read_questions", "shared_questions"]
+
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A prompt to compare models on."""
+
+    text: str
+    category: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What one side answers, in the order of the questions."""
+
+    name: str
+    outputs: tuple[str | None, ...]
+    """None where the model gave none."""
+    errors: tuple[str, ...] = ()
+    """Why outputs are missing, each reason once."""
+    cut: int = 0
+    """Outputs that ended because they were as long as allowed."""
+    totals: EngineTotals | None = None
+    """None for a file of outputs."""
+
+
+def is_outputs(side: str) -> bool:
+    """Say whether a side is a file of outputs, and not a model."""
+    return side.lower().endswith(SUFFIXES)
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Return the prompts of a file: entries with instruction, prompt or turns (the first counts), and category or dataset."""
+    found = []
+    for number, row in enumerate(read_json_rows(path), start=1):
+        turns = row.get("turns")
+        text = row.get("instruction") or row.get("prompt") or (turns[0] if isinstance(turns, list) and turns else None)
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(
+                f"{path}: entry {number} has no text as instruction, prompt or turns, but {', '.join(list(row)[:9])}"
+            )
+        found.append(Question(text=text, category=str(row.get("category") or row.get("dataset") or "")))
+    if not found:
+        raise InputError(f"{path} holds no prompt; give a JSON list, or a line of JSON per prompt")
+    twice = [text for text, count in Counter(question.text for question in found).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{path} holds {len(twice)} prompts more than once, for example {twice[0][:80]!r}; it would count twice: "
+            "keep one"
+        )
+    return found
+
+
+def shared_questions(first: Path, second: Path) -> list[Question]:
+    """Return the prompts of two files of outputs, which must have the same."""
+    one, two = read_outputs(first), read_outputs(second)
+    texts = {output.instruction for output in one}, {output.instruction for output in two}
+    if texts[0] != texts[1]:
+        lone = min(texts[0] ^ texts[1])
+        raise InputError(
+            f"{first} and {second} do not answer the same prompts: {len(texts[0] & texts[1])} are in both, "
+            f"{len(texts[0] - texts[1])} in the first only, {len(texts[1] - texts[0])} in the second only, for example {lone[:80]!r}; "
+            "give --prompts with those to compare"
+        )
+    return [Question(text=output.instruction, category=output.dataset) for output in one]
+
+
+def answer(
+    side: str, questions: Sequence[Question], options: ModelOptions, *, sampling: Sampling, tags: TagChoice, seed: int
+) -> Answers:
+    """Return a side's answers, out of its file or asked of its model."""
+    if is_outputs(side):
+        return _look_up(Path(side), questions)
+    tag = choose_tag(side, tags)
+    with opened(side, options, needs="generate") as engine:
+        prompts = make_prompts(engine, options)
+        asked = [prompts.answer(q.text, tag, seed=derive_seed(seed, "winrate", q.text)) for q in questions]
+        room = options.max_tokens - sampling.max_tokens
+        fits = [len(prompt.token_ids) <= room for prompt in asked]
+        drawn = iter(engine.generate([p for p, fit in zip(asked, fits, strict=True) if fit], sampling))
+        given = [next(drawn) if fit else None for fit in fits]
+        totals = replace(engine.totals)
+    outputs = tuple(c.text if c is not None and c.finish != "error" else None for c in given)
+    errors = {c.error or "no reason given" for c in given if c is not None and c.finish == "error"}
+    if not all(fits):
+        errors.add(f"too_long: prompt and answer exceed {options.max_tokens} tokens (--max-tokens)")
+    return Answers(
+        name=side,
+        outputs=outputs,
+        errors=tuple(sorted(errors)),
+        cut=sum(c is not None and c.finish == "length" for c in given),
+        totals=totals,
+    )
+
+
+def _look_up(path: Path, questions: Sequence[Question]) -> Answers:
+    outputs: list[Output] = read_outputs(path)
+    by_text = {output.instruction: output.output for output in outputs}
+    missing = [question.text for question in questions if question.text not in by_text]
+    if missing:
+        raise InputError(
+            f"{path} has no output for {len(missing)} of {len(questions)} prompts, for example {missing[0][:80]!r}; "
+            "outputs and prompts must match"
+        )
+    return Answers(name=outputs[0].generator, outputs=tuple(by_text[question.text] for question in questions))

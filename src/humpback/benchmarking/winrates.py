@@ -1,0 +1,203 @@
+"""What the judge's rulings say of two models, with intervals; and what they say of the judge. In: rulings. Out: figures.
+
+Every figure has the number of prompts behind it, and where that is too small for an interval there is the reason instead of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from humpback.benchmarking.comparisons import Comparison
+from humpback.benchmarking.judging import Rulings
+from humpback.benchmarking.lengthcontrol import control_pair
+
+__all__ = [
+    "Estimate",
+    "JudgeFigures",
+    "by_category",
+    "by_length",
+    "control_length",
+    "examine_judge",
+    "rate",
+    "sign_test",
+]
+
+MIN_BOOTSTRAP = 8
+MIN_NORMAL = 30
+MIN_CONTROLLED = 30
+"""Fewest prompts for a bootstrap interval, for a normal one, and for a rate at equal lengths."""
+RESAMPLES = 2000
+CONTROLLED_RESAMPLES = 400
+NEARLY_EQUAL = 0.1
+"""Outputs whose lengths differ by less than this share of the longer one count as equally long."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A rate in percent."""
+
+    value: float | None
+    """None where there is nothing to compute it from; `reason` says why."""
+    n: int
+    """Prompts behind it."""
+    low: float | None = None
+    high: float | None = None
+    """Percentile bootstrap over prompts, 95 %."""
+    normal_low: float | None = None
+    normal_high: float | None = None
+    """Value and normal quantile times standard error, 95 %."""
+    reason: str | None = None
+    """Why a value or an interval is not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeFigures:
+    """How far the judge can be believed."""
+
+    first_place: Estimate
+    """How often the answer that stands first wins; without bias 50."""
+    agreement: Estimate
+    """Prompts on which both orders favour the same answer, or both none."""
+    flips_to_first: int
+    flips_to_second: int
+    """Prompts on which the judge favours whichever stands first, and second."""
+    self_consistency: Estimate
+    """Rulings that come out alike when the judge is asked again."""
+    rulings: Mapping[str, int]
+    """How many of each kind: parsed, and why others gave no verdict."""
+
+
+def rate(shares: Sequence[float], *, seed: int) -> Estimate:
+    """Return the mean share in percent, with both intervals where there are prompts enough."""
+    n = len(shares)
+    if not n:
+        return Estimate(value=None, n=0, reason="no prompt has a verdict in both orders")
+    values = np.asarray(shares, dtype=np.float64)
+    mean = float(100 * values.mean())
+    if n < MIN_BOOTSTRAP:
+        return Estimate(value=mean, n=n, reason=f"{n} prompts are too few for an interval; {MIN_BOOTSTRAP} are needed")
+    if np.ptp(values) == 0:
+        return Estimate(
+            value=mean, n=n, reason="all prompts came out alike; resampling them says nothing of the spread"
+        )
+    low, high = _bootstrap(values, seed)
+    normal: tuple[float | None, float | None] = (None, None)
+    reason = f"{n} prompts are too few for a normal interval; {MIN_NORMAL} are needed"
+    if n >= MIN_NORMAL:
+        from scipy.stats import norm, sem
+
+        half = float(norm.ppf(0.975) * sem(values) * 100)
+        normal, reason = (mean - half, mean + half), ""
+    return Estimate(
+        value=mean, n=n, low=low, high=high, normal_low=normal[0], normal_high=normal[1], reason=reason or None
+    )
+
+
+def _bootstrap(values: Floats, seed: int) -> tuple[float, float]:
+    from scipy.stats import bootstrap
+
+    bounds = bootstrap(
+        (100 * values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        batch=256,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(bounds.low), float(bounds.high)
+
+
+def sign_test(shares: Sequence[float]) -> float | None:
+    """Return the two-sided p value of wins against losses, ties left out; None without either."""
+    from scipy.stats import binomtest
+
+    wins, losses = sum(share > 0.5 for share in shares), sum(share < 0.5 for share in shares)
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else None
+
+
+def by_category(comparisons: Sequence[Comparison], *, seed: int) -> dict[str, Estimate]:
+    """Return the rate of each category of prompts; empty where prompts have none."""
+    groups: dict[str, list[float]] = {}
+    for c in comparisons:
+        own = groups.setdefault(c.category, [])
+        if c.share is not None:
+            own.append(c.share)
+    if set(groups) == {""}:
+        return {}
+    return {name or "none": rate(shares, seed=seed) for name, shares in sorted(groups.items())}
+
+
+def by_length(comparisons: Sequence[Comparison], *, seed: int) -> dict[str, Estimate]:
+    """Return the rate where the model's output is the longer one, the shorter one, and nearly as long."""
+    groups: dict[str, list[float]] = {"longer": [], "as_long": [], "shorter": []}
+    for c in comparisons:
+        if c.share is not None:
+            over = c.model_chars - c.baseline_chars
+            near = abs(over) <= NEARLY_EQUAL * max(c.model_chars, c.baseline_chars)
+            groups["as_long" if near else "longer" if over > 0 else "shorter"].append(c.share)
+    return {name: rate(shares, seed=seed) for name, shares in groups.items()}
+
+
+def control_length(comparisons: Sequence[Comparison], *, seed: int) -> Estimate:
+    """Return the rate at equal lengths with its bootstrap interval, or why there is none."""
+    judged = [c for c in comparisons if c.share is not None]
+    n, over = len(judged), [c.model_chars - c.baseline_chars for c in judged]
+    if n < MIN_CONTROLLED:
+        return Estimate(
+            value=None, n=n, reason=f"{n} prompts are too few to tell length from quality; {MIN_CONTROLLED} are needed"
+        )
+    if min(over) > 0 or max(over) < 0:
+        side = "longer" if min(over) > 0 else "shorter"
+        return Estimate(
+            value=None,
+            n=n,
+            reason=f"the model's output is {side} on every prompt: length and model cannot be told apart",
+        )
+    value = control_pair(judged)
+    rng = np.random.default_rng(seed)
+    draws = [control_pair([judged[i] for i in rng.integers(n, size=n)]) for _ in range(CONTROLLED_RESAMPLES)]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Estimate(value=value, n=n, low=float(low), high=float(high))
+
+
+def examine_judge(rulings: Sequence[Rulings], again: Mapping[int, Rulings] | None, *, seed: int) -> JudgeFigures:
+    """Return the judge's bias and consistency. `again` holds second rulings by the prompt's place; None if they are probabilities."""
+    both = [(r.model_first.first, r.baseline_first.first) for r in rulings]
+    whole = [(one, two) for one, two in both if one is not None and two is not None]
+    if again is None:
+        given = [p for pair in both for p in pair if p is not None]
+        alike = [p * p + (1 - p) ** 2 for p in given]  # two draws by these probabilities favour the same answer
+    else:
+        pairs = [
+            (first.first, second.first)
+            for place, other in again.items()
+            for first, second in (
+                (rulings[place].model_first, other.model_first),
+                (rulings[place].baseline_first, other.baseline_first),
+            )
+        ]
+        alike = [float(_favour(one) == _favour(two)) for one, two in pairs if one is not None and two is not None]
+    kinds = Counter(r.kind for pair in rulings for r in (pair.model_first, pair.baseline_first))
+    return JudgeFigures(
+        first_place=rate([(one + two) / 2 for one, two in whole], seed=seed),
+        agreement=rate([float(_favour(one) == _favour(1 - two)) for one, two in whole], seed=seed),
+        flips_to_first=sum(one > 0.5 and two > 0.5 for one, two in whole),
+        flips_to_second=sum(one < 0.5 and two < 0.5 for one, two in whole),
+        self_consistency=rate(alike, seed=seed)
+        if alike
+        else Estimate(value=None, n=0, reason="no ruling was asked for again (--recheck)"),
+        rulings=dict(sorted(kinds.items())),
+    )
+
+
+def _favour(share: float) -> int:
+    """Return 1 for the first answer, -1 for the second, 0 for none; probabilities within a hair of a half favour none."""
+    return 0 if math.isclose(share, 0.5, abs_tol=1e-9) else 1 if share > 0.5 else -1

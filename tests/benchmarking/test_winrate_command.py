@@ -1,0 +1,168 @@
+"""`humpback winrate`: from outputs or models to a report, resumable, with nothing dropped in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from humpback.engines.base import Completion
+from humpback.engines.fake import FakeEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from humpback.engines.base import Sampling
+    from humpback.prompts import Prompt
+    from tests.benchmarking.conftest import Command
+
+
+def _outputs(path: Path, name: str, answers: dict[str, str]) -> Path:
+    rows = [
+        {"instruction": q, "output": a, "generator": name, "dataset": f"kind {len(q) % 2}"} for q, a in answers.items()
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> tuple[Path, Path]:
+    prompts = [f"Question {'x' * n}?" for n in range(12)]
+    good = _outputs(tmp_path / "good.json", "good", {q: f"GOOD answer to {q}" for q in prompts})
+    bad = _outputs(tmp_path / "bad.json", "bad", dict.fromkeys(prompts, "BAD"))
+    return good, bad
+
+
+@pytest.fixture
+def fair(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A judge that prefers GOOD, and has no verdict on the shortest question; returns what it was asked."""
+    asked: list[str] = []
+
+    def generate(self: FakeEngine, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        texts = [prompt.user for prompt in prompts]
+        asked.extend(texts)
+        told = ["Hm." if "Question ?" in t else f"Score: {1 if t.index('GOOD') < t.index('BAD') else 5}" for t in texts]
+        return [Completion(text=text, tokens=3, finish="stop") for text in told]
+
+    monkeypatch.setattr(FakeEngine, "generate", generate)
+    return asked
+
+
+def _winrate(command: Command, tmp_path: Path, *arguments: object) -> object:
+    return command("winrate", *arguments, "--judge", "fake", "-o", tmp_path / "out", "--json").json()
+
+
+def test_report_counts_wins_and_what_was_not_judged(
+    sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
+) -> None:
+    told = _winrate(command, tmp_path, *sides)
+    assert (told["wins"], told["losses"], told["judged"], told["prompts"]) == (11, 0, 11, 12)  # type: ignore[index]
+    assert told["without_verdict"] == 1  # type: ignore[index]
+    assert told["rulings"] == {"parsed": 22, "unparsed": 2}  # type: ignore[index]
+    assert told["win_rate"]["value"] == 100  # type: ignore[index]
+    assert told["judge_figures"]["self_consistency"]["value"] == 100  # type: ignore[index]
+
+
+def test_same_command_asks_nothing_again(
+    sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
+) -> None:
+    first = _winrate(command, tmp_path, *sides)
+    count = len(fair)
+    second = _winrate(command, tmp_path, *sides)
+    assert len(fair) == count > 0
+    assert second["cost"]["from_cache"] == second["cost"]["judge_requests"]  # type: ignore[index]
+    assert second["win_rate"] == first["win_rate"]  # type: ignore[index]
+
+
+def test_annotations_are_alpacaevals(
+    sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
+) -> None:
+    told = _winrate(command, tmp_path, *sides)
+    again = command("alpaca-eval", "--annotations", tmp_path / "out" / "annotations.json", "--json").json()
+    (row,) = again["models"]
+    assert (row["model"], again["baseline"], row["n_unjudged"]) == ("good", "bad", 1)
+    assert row["win_rate"] == told["win_rate"]["value"]  # type: ignore[index]
+    outputs = json.loads((tmp_path / "out" / "model_outputs.json").read_text())
+    assert outputs == json.loads(sides[0].read_text())
+
+
+def test_report_for_people_tells_intervals_judge_and_cost(
+    sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
+) -> None:
+    out = command(
+        *("winrate", *sides, "--judge", "fake", "-o", tmp_path / "out", "--price-in", 1e6, "--price-out", 0)
+    ).out
+    for words in (
+        *(
+            "good against bad",
+            "11 wins, 0 losses, 0 ties",
+            "all prompts came out alike",
+            "1 of 12 prompts",
+            "2 unparsed",
+        ),
+        *("kind 0", "longer", "first place wins", "both orders agree", "alike when asked again", "price"),
+    ):
+        assert words in out
+
+
+def test_models_answer_the_prompts_of_a_file(tmp_path: Path, command: Command) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": f"Tell about number {n} FAIL-ME" if n == 3 else f"Tell about number {n}"} for n in range(9)]
+    rows.append({"turns": ["First turn"], "category": "talk"})
+    prompts.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    answers = {row.get("prompt") or "First turn": "An answer." for row in rows}
+    other = _outputs(tmp_path / "other.json", "other", answers)
+    told = _winrate(command, tmp_path, "fake", other, "--prompts", prompts, "--by-probability")
+    assert (told["prompts"], told["without_output"], told["judged"]) == (10, 1, 9)  # type: ignore[index]
+    assert told["sides"]["fake"]["errors"] == ["scripted failure"]  # type: ignore[index]
+    assert told["judge_is_a_side"]  # type: ignore[index]
+
+
+def test_sample_takes_as_many_prompts(
+    sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
+) -> None:
+    assert _winrate(command, tmp_path, *sides, "--sample", 5)["prompts"] == 5  # type: ignore[index]
+
+
+def test_judge_that_answers_nothing_usable_stops_with_the_counts(
+    sides: tuple[Path, Path], tmp_path: Path, command: Command
+) -> None:
+    ended = command(
+        "winrate", *sides, "--judge", "fake", "-o", tmp_path / "out"
+    )  # it writes instructions, not verdicts
+    assert ended.status == 1
+    assert "no usable verdict on 12 prompts (24 unparsed)" in ended.err
+    assert (tmp_path / "out" / "annotations.json").exists()
+
+
+def test_wrong_sides_and_prompts_are_refused_by_name(
+    sides: tuple[Path, Path], tmp_path: Path, command: Command
+) -> None:
+    good, bad = sides
+    part = _outputs(tmp_path / "part.json", "part", {"Question ?": "x", "Another?": "y"})
+    twice = tmp_path / "twice.json"
+    twice.write_text(json.dumps([{"prompt": "a"}, {"prompt": "a"}]))
+    empty = tmp_path / "empty.json"
+    empty.write_text("[]")
+    nameless = tmp_path / "nameless.json"
+    nameless.write_text(json.dumps([{"text": "a"}]))
+    several = tmp_path / "several.json"
+    entries = [{"instruction": n, "output": "x", "generator": n} for n in "ab"]
+    several.write_text(json.dumps(entries))
+    for arguments, words in (
+        ((good, part), "do not answer the same prompts: 1 are in both, 11 in the first only, 1 in the second only"),
+        ((good, good), "both sides are good"),
+        ((good, "fake"), "a model needs --prompts"),
+        ((good, bad, "--prompts", twice), "1 prompts more than once"),
+        ((good, bad, "--prompts", empty), "holds no prompt"),
+        ((good, bad, "--prompts", nameless), "entry 1 has no text"),
+        ((good, several), "outputs of 2 models"),
+        ((good, tmp_path / "none.json"), "cannot be read"),
+        ((good, part, "--prompts", good), "has no output for 11 of 12 prompts"),
+        ((good, bad, "--tags", "web"), "--tags web is unknown"),
+        ((good, bad, "--engine", "tpu"), "--engine tpu is unknown"),
+    ):
+        ended = command("winrate", *arguments, "--judge", "fake", "-o", tmp_path / "out")
+        assert (ended.status, words in ended.err) == (2, True), (words, ended.err)
