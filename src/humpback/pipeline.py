@@ -77,6 +77,7 @@ def self_align(stage: Rooms, *, control: bool) -> None:
 
     for t in stage.iterations():  # 1 to T, or while M_t is better than M_(t-1)
         stage.score(t)  # M_(t-1) scores all of A
+        stage.correct(t)  # and people, where asked for, correct what it says
         stage.curate(t)  # A^(t), by a signal that the audit of M_(t-1) stands for
         stage.mix(t)  # seed with tag S_a and A^(t) with tag S_w
         stage.finetune(f"iteration-{t}")  # M_t

@@ -341,6 +341,10 @@ class CurateSettings(Section):
     """Least share of the candidates on which a rating must have been given; what is unparsed is not low, it is not known."""
     when_unparsed: Literal["stop", "switch"] = "switch"
     """With fewer: stop, or select by the best other signal and say so."""
+    labels: bool = False
+    """Let the run's human labels (`humpback label`) correct P(good) and what precision is promised, in a stage
+    `iteration-t/correct` before `curate`; too few are refused with a reason, and P(good) stays as it was. With other labels than
+    it was made with, that stage is refused as stale; M_yx, M_0 and the scores of iteration 1 stay."""
 
     @field_validator("threshold")
     @classmethod
@@ -364,6 +368,11 @@ class CurateSettings(Section):
             )
         if self.policy == "threshold" and self.signal not in ("auto", "rating", "sampled_rating"):
             raise ValueError(f"policy=threshold cuts ratings of 1 to 5, not {self.signal}; use policy=top or precision")
+        if self.labels and (self.signal not in ("auto", "p_good") or self.policy == "threshold"):
+            chosen = "policy=threshold" if self.policy == "threshold" else f"signal={self.signal}"
+            raise ValueError(
+                f"labels=true corrects P(good), which {chosen} does not select by; use signal=auto or p_good"
+            )
         return self
 
     @field_validator("top")
@@ -471,7 +480,7 @@ class EvaluateSettings(Section):
     """Ways in which the audit spoils held-out pairs. Fewer cost less, and P(good) is learnt from these alone."""
     labels: bool = False
     """Audit by the human labels of the run too (`humpback label`), in the stage `human` at the end; made with other labels, that
-    stage is refused as stale. They decide nothing."""
+    stage is refused as stale. Here they decide nothing; `curate.labels` lets them."""
     control: bool = True
     """Also train a control: seed and as many uncurated candidates as the last iteration curated."""
 
@@ -616,7 +625,8 @@ class Recipe(Section):
     """All randomness derives from it, the stage and the record id."""
     iterations: int | Literal["auto"] = 2
     """T of the paper: how often candidates are scored, curated and trained on (paper: 2). auto goes on while M_t is better than
-    M_(t-1) on held-out responses, the whole paired interval below zero, and keeps the best model."""
+    M_(t-1) on held-out responses, the whole paired interval below zero, and not surely worse by the audited AUC of what curated;
+    it keeps the best model."""
     max_iterations: int = Field(4, ge=1, le=100)
     """With `iterations: auto`, the most."""
     model: ModelSettings
@@ -678,6 +688,7 @@ class Recipe(Section):
         asked = [f"curate.signal={self.curate.signal}"] * (self.curate.signal in ("p_good", "probe"))
         asked += ["curate.policy=precision"] * (self.curate.policy == "precision")
         asked += ["mix.loss_weight=p_good"] * (self.mix.loss_weight == "p_good")
+        asked += ["curate.labels=true, which corrects P(good),"] * self.curate.labels
         if asked and self.seed.holdout < MIN_PAIRS:
             raise ValueError(
                 f"{asked[0]} is learnt from the held-out pairs, and seed.holdout={self.seed.holdout} are too few; "

@@ -16,6 +16,7 @@ from typing import Any
 from humpback.corpus.overlap import Overlap, set_files
 from humpback.engines import find_contract, find_model
 from humpback.errors import GateError, StorageError
+from humpback.evaluation.auditchange import AuditChange, compare_audits
 from humpback.evaluation.candidates import compare_models, describe_scores
 from humpback.evaluation.gate import check_limits, tell_rates, to_plain
 from humpback.evaluation.labels import read_labels
@@ -33,6 +34,7 @@ from humpback.seeds.readers import read_pairs
 from humpback.sitting import Result, Sitting
 from humpback.stages.audit import audit
 from humpback.stages.control import draw_control
+from humpback.stages.correct import apply_correction, correct
 from humpback.stages.curate import curate, decide
 from humpback.stages.evaluate import calls_per_pair, evaluate
 from humpback.stages.finetune import finetune, take_twin, train_spec
@@ -42,7 +44,7 @@ from humpback.stages.human import audit_by_people
 from humpback.stages.mix import KeepOut, mix, mix_backward
 from humpback.stages.stop import judge_iteration
 from humpback.stages.table import Course, find_course
-from humpback.store.fingerprint import hash_file
+from humpback.store.fingerprint import derive_seed, hash_file
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write, shard_files
 from humpback.tasks import AugmentTask, ScoreTask
@@ -288,17 +290,35 @@ class Rooms(Sitting):
             if entropy["collapsed"]:
                 self.console.say(f"  warning: {signal} gives nearly all candidates the same value: it tells none apart")
 
+    def correct(self, t: int) -> None:
+        name, source, recipe = f"iteration-{t}/correct", f"iteration-{t}/score", self.recipe
+        if not recipe.curate.labels:
+            return
+        labels = read_labels(self.run_dir.path)
+
+        def do(folder: Path) -> tuple[Work, Result]:
+            result = correct(labels, lambda: self._scored(t), recipe.evaluate, random_seed=recipe.random_seed)
+            atomic_write(folder / "correction.json", to_json(result))
+            count = len(labels.pairs)
+            unused = {"no_p_good": result["unscored"]} if result["unscored"] else {}
+            return Work(counts=Counts(read=count, kept=result["labels"], rejected=unused)), result
+
+        self.stage(name, {**self.statistics(), "labels": labels.identity()}, inputs=[source], do=do)
+        self.console.say(f"  {self.result(name)['told']}")
+
     def curate(self, t: int) -> None:
         name, source = f"iteration-{t}/curate", f"iteration-{t}/score"
+        corrected = [f"iteration-{t}/correct"] if self.recipe.curate.labels else []
+        people = self.result(corrected[0]) if corrected else None
         try:
             audited, scores = self.result(f"iteration-{t - 1}/audit"), self.result(source)["scores"]
-            decision = decide(self.recipe.curate, audited, scores)
+            decision = decide(self.recipe.curate, audited, scores, people)
         except GateError as error:
             self.run_dir.refuse(name, str(error))
             raise
 
         def do(folder: Path) -> tuple[Work, Result]:
-            rows = curate(lambda: self._scored(t), decision)
+            rows = curate(lambda: self._corrected(t, people), decision)
             work = self.stream(name, rows, Output(folder, "curated", Scored))
             if not work.counts.kept:
                 raise GateError(
@@ -311,7 +331,7 @@ class Rooms(Sitting):
         self.stage(
             name,
             {"decision": {field: getattr(decision, field) for field in kept}},
-            inputs=[source],  # of the audit only the decision bears on the rows
+            inputs=[source, *corrected],  # of the audit only the decision bears on the rows
             do=do,
         )
         self.console.say(f"  curated by {decision.signal} ({decision.policy} {decision.value:g}): {decision.why}")
@@ -334,6 +354,8 @@ class Rooms(Sitting):
         if recipe.iterations != "auto":
             return
         models = {f"M_{s}": self.model(f"iteration-{s}") for s in (t - 1, t)}
+        audits = [f"iteration-{s}/audit" for s in (t - 1, t)]
+        signal = self.result(f"iteration-{t}/curate")["signal"]
 
         def do(folder: Path) -> tuple[Work, Result]:
             pairs = list(self.pairs("holdout"))
@@ -341,6 +363,7 @@ class Rooms(Sitting):
                 result = judge_iteration(
                     pairs,
                     models,
+                    self._compare_audits(audits, signal),
                     self.engine,
                     self.prompts,
                     recipe.evaluate,
@@ -350,7 +373,8 @@ class Rooms(Sitting):
             failed = {"engine_error": len(result["failed"])} if result["failed"] else {}
             return Work(counts=Counts(read=len(pairs), kept=len(pairs) - sum(failed.values()), failed=failed)), result
 
-        self.stage(name, {**self.statistics(), **self.prompt_prints("answer")}, inputs=["seed"], models=models, do=do)
+        identity = {**self.statistics(), **self.prompt_prints("answer"), "signal": signal}
+        self.stage(name, identity, inputs=["seed", *audits], models=models, do=do)
         course = self.course
         ending = f"; M_{course.best} is kept" if course.settled else "; on to the next iteration"
         self.console.say(f"  {self.result(name)['why']}{ending}")
@@ -472,6 +496,11 @@ class Rooms(Sitting):
     def _scored(self, t: int) -> Iterator[Scored]:
         return self.read(f"iteration-{t}/score", "scored", Scored)
 
+    def _corrected(self, t: int, people: Mapping[str, Any] | None) -> Iterator[Scored]:
+        """Yield the scored candidates, their P(good) corrected where human labels were enough."""
+        rows = self._scored(t)
+        return apply_correction(rows, people["correction"]) if people and people["correction"] else rows
+
     def _audit_rows(self, stage: str) -> list[dict[str, Any]]:
         path = self.run_dir.folder(stage) / "audit.json"
         try:
@@ -479,6 +508,18 @@ class Rooms(Sitting):
         except (OSError, ValueError, KeyError) as error:
             raise StorageError(f"{path} cannot be read ({error}); run again with --rerun-from {stage}") from error
         return rows
+
+    def _compare_audits(self, stages: list[str], signal: str) -> AuditChange:
+        before, now = (self._audit_rows(stage) for stage in stages)
+        evaluate = self.recipe.evaluate
+        return compare_audits(
+            before,
+            now,
+            signal,
+            resamples=evaluate.resamples,
+            confidence=evaluate.confidence,
+            seed=derive_seed(self.recipe.random_seed, "audit-bootstrap"),
+        )
 
     def _judge_of(self, stage: str) -> Path | None:
         """Return the file of what an audit has learnt, None where it was too small to learn anything."""

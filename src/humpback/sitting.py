@@ -31,7 +31,7 @@ from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Sitting"]
 
-WITHOUT_ROWS = ("finetune", "gate", "audit", "stop", "evaluate", "human", "dataset", "report")
+WITHOUT_ROWS = ("finetune", "gate", "audit", "correct", "stop", "evaluate", "human", "dataset", "report")
 """Stages whose kept rows are no Parquet files of their own folder."""
 
 STAGE_VERSION = 7

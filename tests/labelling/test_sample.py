@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def _population(random_seed: int = 0, **strata: int) -> Population:
     return Population(
+        corrected=False,
         run=Path(),
         random_seed=random_seed,
         iteration=None,

@@ -13,6 +13,8 @@ from humpback import rooms
 from humpback.engines.base import Loglikelihood, ModelRef
 from humpback.engines.fake import FakeEngine
 from humpback.errors import DriftError, RecipeError, StageError
+from humpback.evaluation.auditchange import AuditChange
+from humpback.evaluation.stats import Interval
 from humpback.prompts import Continuation, Prompt, Prompts
 from humpback.recipe import EvaluateSettings, load_recipe
 from humpback.records import Pair
@@ -39,7 +41,15 @@ class Sure(FakeEngine):
         ]
 
 
-def _judge(before: str, after: str, pairs: int = 12, failing: int = 0) -> dict[str, Any]:
+def _change(low: float | None = -0.01, high: float | None = 0.01) -> AuditChange:
+    return AuditChange(
+        signal="p_good", difference=Interval(value=((low or 0) + (high or 0)) / 2, low=low, high=high, n=12)
+    )
+
+
+def _judge(
+    before: str, after: str, pairs: int = 12, failing: int = 0, audited: AuditChange | None = None
+) -> dict[str, Any]:
     models = {name: ModelRef(path="fake", content_hash=text) for name, text in (("M_0", before), ("M_1", after))}
     rows = [
         Pair(
@@ -61,7 +71,14 @@ def _judge(before: str, after: str, pairs: int = 12, failing: int = 0) -> dict[s
 
     settings = EvaluateSettings(resamples=100)
     found = judge_iteration(
-        rows, models, open_engine, prompts, settings, random_seed=0, free=lambda: events.append("free")
+        rows,
+        models,
+        audited or _change(),
+        open_engine,
+        prompts,
+        settings,
+        random_seed=0,
+        free=lambda: events.append("free"),
     )
     assert events == ["free", "open", "free", "open", "free"], "one model is in memory at a time"
     return found
@@ -69,7 +86,7 @@ def _judge(before: str, after: str, pairs: int = 12, failing: int = 0) -> dict[s
 
 def test_surely_better_is_better() -> None:
     found = _judge("3.0 0.1", "2.9 0.1")
-    assert found["improved"] is True
+    assert (found["improved"], found["goes_on"], found["fired"]) == (True, True, None)
     assert found["difference"]["value"] == pytest.approx(-0.1)
     assert "M_1 is better than M_0: -0.1000 nats per token on 12 held-out pairs" in found["why"]
 
@@ -77,7 +94,7 @@ def test_surely_better_is_better() -> None:
 @pytest.mark.parametrize("after", ["3.0 0.1", "3.1 0.1", "2.99 0.5"])
 def test_the_same_the_worse_and_the_unsure_are_not_better(after: str) -> None:
     found = _judge("3.0 0.1", after)
-    assert found["improved"] is False
+    assert (found["improved"], found["goes_on"], found["fired"]) == (False, False, "likelihood")
     assert "M_1 is not surely better than M_0" in found["why"]
 
 
@@ -89,6 +106,25 @@ def test_too_few_pairs_are_no_evidence_and_failed_ones_count_for_neither() -> No
         _judge("3.0 0.1", "2.0 0.1", failing=12)
 
 
+def test_a_better_model_that_judges_surely_worse_is_kept_and_ends_the_loop() -> None:
+    found = _judge("3.0 0.1", "2.9 0.1", audited=_change(-0.08, -0.02))
+    assert (found["improved"], found["goes_on"], found["fired"]) == (True, False, "audit")
+    assert (
+        "M_1 tells good pairs from spoilt ones worse than M_0: -0.050 AUC of p_good (-0.080 to -0.020)" in found["why"]
+    )
+
+
+@pytest.mark.parametrize("change", [_change(-0.08, 0.01), _change(0.02, 0.05), _change(None, None)])
+def test_an_audit_that_does_not_surely_fall_ends_nothing(change: AuditChange) -> None:
+    assert _judge("3.0 0.1", "2.9 0.1", audited=change)["goes_on"] is True
+
+
+def test_audits_without_a_signal_in_common_are_said_not_to_compare() -> None:
+    found = _judge("3.0 0.1", "2.9 0.1", audited=AuditChange(signal="probe", difference=None))
+    assert found["goes_on"] is True
+    assert "audits of probe cannot be compared" in found["why"]
+
+
 # -- the run -------------------------------------------------------------------------------------------------------------
 
 
@@ -97,7 +133,13 @@ def _improving(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
 
     def judge(pairs: object, models: dict[str, ModelRef], *_: object, **__: object) -> dict[str, Any]:
         t = int(list(models)[-1].removeprefix("M_"))
-        return {"improved": t <= times, "why": f"M_{t} as scripted", "difference": {}, "failed": {}}
+        return {
+            "improved": t <= times,
+            "goes_on": t <= times,
+            "why": f"M_{t} as scripted",
+            "difference": {},
+            "failed": {},
+        }
 
     monkeypatch.setattr(rooms, "judge_iteration", judge)
 
@@ -125,6 +167,25 @@ def test_it_goes_on_while_the_model_improves_and_keeps_the_best(
     assert len(dataset) == len(curated) + 22, "the seed and the best model's pairs, and no others"
     assert lab.manifest(run, "control/draw")["kept"] == len(curated)
     assert lab.run(run, **AUTO) is False
+
+
+def test_the_model_that_judges_worse_is_the_one_that_is_published(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = {
+        "improved": True,
+        "goes_on": False,
+        "fired": "audit",
+        "why": "M_1 judges worse",
+        "difference": {},
+        "failed": {},
+    }
+    monkeypatch.setattr(rooms, "judge_iteration", lambda *_, **__: ended)
+    lab.run(tmp_path / "run", **AUTO)
+    course = find_course(lab.recipe(**AUTO), RunDir(tmp_path / "run"))
+    assert (course.iterations, course.best, course.published, course.settled) == (1, 1, 1, True)
+    told = json.loads((tmp_path / "run/report/report.json").read_bytes())["iterations"]["told"]
+    assert told == "1 iteration, M_1 judges worse; M_1 is kept"
 
 
 def test_report_says_which_model_is_kept_and_shows_the_curve(

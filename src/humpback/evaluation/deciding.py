@@ -32,7 +32,9 @@ class Decision:
     why: str
     warnings: tuple[str, ...]
     promise: Promise | None = None
-    """With policy precision, what is promised and on what assumption."""
+    """With policy precision, what the audit promises and on what assumption; None where people's labels promise."""
+    by_people: Mapping[str, Any] | None = None
+    """With policy precision and labels enough, the share of the candidates whose precision they promise (`LabelPoint`)."""
     max_per_source: int | None = None
     """With policy diverse."""
     alike: float | None = None
@@ -44,14 +46,22 @@ def direct_score(signal: str, value: float) -> float:
     return SIGNALS[signal].direct(value) if signal in SIGNALS else value
 
 
-def decide(settings: CurateSettings, audit: Mapping[str, Any], scores: Mapping[str, Any] | None = None) -> Decision:
+def decide(
+    settings: CurateSettings,
+    audit: Mapping[str, Any],
+    scores: Mapping[str, Any] | None = None,
+    people: Mapping[str, Any] | None = None,
+) -> Decision:
     """Choose signal, policy and cut-off.
 
     `audit` is the verdict on the model that scored, `scores` what `describe_scores` says of the candidates; without it no
-    rating's share is checked, and no prevalence is known.
+    rating's share is checked, and no prevalence is known. `people` is what stage `correct` made of human labels, None without it.
     """
-    signal, why = _choose_signal(settings, audit)
+    corrected = people if people and people["correction"] else None
+    signal, why = _choose_signal(settings, audit, corrected)
     warnings: list[str] = []
+    if people and people["refused"]:
+        warnings.append(f"human labels correct nothing: {people['refused']}")
     if scores and (told := _too_few_ratings(signal, settings, scores)):
         if settings.when_unparsed == "stop" or settings.policy == "threshold":
             raise GateError(
@@ -61,12 +71,24 @@ def decide(settings: CurateSettings, audit: Mapping[str, Any], scores: Mapping[s
         signal, why = _switch(signal, settings, audit, scores, told)
         warnings.append(f"{told}, so {signal} is used instead")
     warnings += _warn(signal, audit)
+    if corrected and signal == P_GOOD:
+        warnings += _warn_of_people(corrected)
     has_scale = signal in SIGNALS and SIGNALS[signal].has_scale
     policy = settings.policy or ("threshold" if has_scale else "top")
     if policy == "threshold" and not has_scale:
         raise GateError(
             f"curate.policy=threshold cuts ratings of 1 to 5, and {signal} was chosen ({why}); "
             "set curate.signal=rating, or curate.policy=top"
+        )
+    if policy == "precision" and corrected:
+        point = _promise_by_people(settings, corrected)
+        return Decision(
+            signal=signal,
+            policy=policy,
+            value=point["threshold"],
+            why=f"{why}; {_tell_people(point, corrected)}",
+            warnings=tuple(warnings),
+            by_people=point,
         )
     if policy == "precision":
         promise, doubts = _promise(signal, settings, audit, scores)
@@ -92,7 +114,9 @@ def decide(settings: CurateSettings, audit: Mapping[str, Any], scores: Mapping[s
 # -- the signal --------------------------------------------------------------------------------------------------------
 
 
-def _choose_signal(settings: CurateSettings, audit: Mapping[str, Any]) -> tuple[str, str]:
+def _choose_signal(
+    settings: CurateSettings, audit: Mapping[str, Any], corrected: Mapping[str, Any] | None
+) -> tuple[str, str]:
     calibrated = audit.get("calibration") is not None
     needs_p_good = settings.signal == P_GOOD or settings.policy == "precision"
     if needs_p_good and not calibrated:
@@ -102,6 +126,8 @@ def _choose_signal(settings: CurateSettings, audit: Mapping[str, Any]) -> tuple[
         return P_GOOD, "what a precision is promised with"
     if settings.signal != "auto":
         return settings.signal, "set in the recipe"
+    if corrected and settings.policy != "threshold":
+        return P_GOOD, f"the one that people have corrected: {corrected['told']}"
     if settings.policy == "threshold":
         rated = [e for e in audit["signals"] if e["signal"] in SIGNALS and SIGNALS[e["signal"]].has_scale]
         if not rated:
@@ -207,3 +233,32 @@ def _tell_promise(promise: Promise) -> str:
         f"{promise.prevalence:.0%} of the candidates are good and the rest are spoilt in the audit's ways; "
         f"{point.kept:.0%} of good pairs are kept"
     )
+
+
+def _promise_by_people(settings: CurateSettings, corrected: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the largest share of the candidates whose labels promise the precision; no prevalence has to be assumed."""
+    points: list[Mapping[str, Any]] = list(corrected["worth"]["points"])
+    enough = [point for point in points if point["precision_low"] >= settings.precision]
+    if enough:
+        return max(enough, key=lambda point: float(point["share"]))
+    best = max(points, key=lambda point: float(point["precision_low"]))
+    raise GateError(
+        f"curate.precision={settings.precision:g} cannot be promised by {corrected['labels']} human labels: the best that can be "
+        f"promised is {best['precision_low']:.2f}, of the best {best['share']:.0%} of the candidates, by {best['labels']} labels in "
+        "it; lower it to that, label more (humpback label), or use curate.policy=top"
+    )
+
+
+def _tell_people(point: Mapping[str, Any], corrected: Mapping[str, Any]) -> str:
+    return (
+        f"of the best {point['share']:.0%} of the candidates at least {point['precision_low']:.2f} are good, "
+        f"{point['precision']:.2f} by the best estimate, by {point['labels']} of {corrected['labels']} human labels, "
+        "each judged by a correction that did not see it"
+    )
+
+
+def _warn_of_people(corrected: Mapping[str, Any]) -> list[str]:
+    interval = corrected["worth"]["auc_after"]
+    if interval is None or (interval["value"] if interval["low"] is None else interval["low"]) > 0.5:
+        return []
+    return [f"p_good is no better than a coin by {corrected['labels']} human labels (AUC {interval['value']:.2f})"]

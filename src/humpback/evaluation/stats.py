@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ __all__ = [
     "auc",
     "bootstrap_auc",
     "bootstrap_kinds",
+    "bootstrap_kinds_difference",
     "bootstrap_ratio",
     "bootstrap_ratio_difference",
     "compare_all",
@@ -77,28 +78,58 @@ def bootstrap_kinds(wins: Mapping[str, Floats], *, resamples: int, confidence: f
     matched = {kind: matrix for kind, matrix in wins.items() if not np.isnan(matrix).all()}
     if not matched:
         return {}
+    drawn = _draw_kinds(matched, resamples=resamples, seed=seed)
+    return {kind: _interval(one.value, one.draws, one.n, confidence) for kind, one in drawn.items()}
+
+
+def bootstrap_kinds_difference(
+    first: Mapping[str, Floats], second: Mapping[str, Floats], *, resamples: int, confidence: float, seed: int
+) -> Interval | None:
+    """Return the mean AUC of `first` minus that of `second`, over the kinds both have matches of, pairs drawn for both at once.
+
+    The pairs of both are in one order. None without a kind in common.
+    """
+    kinds = [
+        kind for kind in first if kind in second and not (np.isnan(first[kind]).all() or np.isnan(second[kind]).all())
+    ]
+    if not kinds:
+        return None
+    one, other = (
+        _draw_kinds({kind: wins[kind] for kind in kinds}, resamples=resamples, seed=seed)["all"]
+        for wins in (first, second)
+    )
+    return _interval(one.value - other.value, one.draws - other.draws, min(one.n, other.n), confidence)
+
+
+class _Drawn(NamedTuple):
+    value: float
+    draws: Floats
+    n: int
+
+
+def _draw_kinds(matched: Mapping[str, Floats], *, resamples: int, seed: int) -> dict[str, _Drawn]:
     n = len(next(iter(matched.values())))
     counts_R_N = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
-    points, draws, sizes = {}, {}, {}
+    found: dict[str, _Drawn] = {}
     for kind, matrix in matched.items():
         valid = ~np.isnan(matrix)
         filled = np.where(valid, matrix, 0.0)
-        points[kind] = float(filled.sum() / valid.sum())
         total_R = np.einsum("rn,rn->r", counts_R_N @ valid, counts_R_N)
         won_R = np.einsum("rn,rn->r", counts_R_N @ filled, counts_R_N)
-        draws[kind] = np.divide(won_R, total_R, out=np.full(resamples, np.nan), where=total_R > 0)
-        sizes[kind] = int(valid.any(0).sum())
-    points["all"], sizes["all"] = sum(points.values()) / len(points), min(sizes.values())
-    draws["all"] = np.stack(list(draws.values())).mean(0)
+        draws = np.divide(won_R, total_R, out=np.full(resamples, np.nan), where=total_R > 0)
+        found[kind] = _Drawn(float(filled.sum() / valid.sum()), draws, int(valid.any(0).sum()))
+    kinds = list(found.values())
+    mean = sum(one.value for one in kinds) / len(kinds)
+    found["all"] = _Drawn(mean, np.stack([one.draws for one in kinds]).mean(0), min(one.n for one in kinds))
+    return found
+
+
+def _interval(value: float, draws: Floats, n: int, confidence: float) -> Interval:
+    if n < MIN_PAIRS:
+        return Interval(value=value, low=None, high=None, n=n)
     tail = (1 - confidence) / 2
-    result = {}
-    for kind, value in points.items():
-        if sizes[kind] < MIN_PAIRS:
-            result[kind] = Interval(value=value, low=None, high=None, n=sizes[kind])
-        else:
-            low, high = np.nanquantile(draws[kind], (tail, 1 - tail))
-            result[kind] = Interval(value=value, low=float(low), high=float(high), n=sizes[kind])
-    return result
+    low, high = np.nanquantile(draws, (tail, 1 - tail))
+    return Interval(value=value, low=float(low), high=float(high), n=n)
 
 
 def bootstrap_ratio(

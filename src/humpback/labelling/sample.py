@@ -70,6 +70,8 @@ class Population:
     strata: Mapping[str, tuple[str, ...]]
     """Candidate ids by stratum, in the order of their sources."""
     curated: frozenset[str]
+    corrected: bool
+    """Whether labels corrected the scores that the iteration curated by."""
     design: str
     """Fingerprint of the cut: labels of one design are weighted together."""
 
@@ -97,13 +99,15 @@ def load_population(run: Path) -> Population:
         if run_dir.manifest("augment") is None:
             raise InputError(f"run folder {run} holds no candidates yet; `humpback status {run}` shows how far it is")
         rows = list(read_columns(shard_files(run / "augment", "candidates"), ("id", "source_uri")))
-        return _populate(run, recipe.random_seed, rows, None, None, frozenset(), None)
+        return _populate(run, recipe.random_seed, rows, None, None, frozenset(), None, corrected=False)
     rows = list(read_columns(shard_files(run / f"iteration-{t}/score", "scored"), ("id", "source_uri", "scores")))
     curate = run_dir.manifest(f"iteration-{t}/curate")
     kept = read_columns(shard_files(run / f"iteration-{t}/curate", "curated"), ("id",)) if curate else iter(())
     curated = frozenset(str(row["id"]) for row in kept)
     decision = curate.result if curate else None
-    return _populate(run, recipe.random_seed, rows, t, decision, curated, recipe.score.wanted[0])
+    correct = run_dir.manifest(f"iteration-{t}/correct")
+    corrected = bool(correct and correct.result["correction"])
+    return _populate(run, recipe.random_seed, rows, t, decision, curated, recipe.score.wanted[0], corrected=corrected)
 
 
 def _populate(
@@ -114,6 +118,8 @@ def _populate(
     decision: Mapping[str, Any] | None,
     curated: frozenset[str],
     first_signal: str | None,
+    *,
+    corrected: bool,
 ) -> Population:
     signal = str(decision["signal"]) if decision else first_signal
     values = {row["id"]: row["scores"][signal] for row in rows if signal in row["scores"]} if signal else {}
@@ -136,6 +142,7 @@ def _populate(
         decision=decision,
         strata={name: tuple(strata[name]) for name in sorted(strata)},
         curated=curated,
+        corrected=corrected,
         design=digest,
     )
 

@@ -49,6 +49,7 @@ def measure(population: Population) -> dict[str, Any]:
         "candidates": sum(map(len, population.strata.values())),
         "iteration": population.iteration,
         "decision": dict(population.decision) if population.decision else None,
+        "corrected": population.corrected,
         "labellers": _labellers(events),
         "good": _share(pairs, lambda pair: pair.good),
         "precision": _share(curated, lambda pair: pair.good) if population.decision else None,
@@ -134,6 +135,11 @@ def stat_lines(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"curation of iteration {found['iteration']} ({how}):")
         for word, what in (("precision", "good among the curated"), ("recall", "curated among the good")):
             lines.append(f"  {word}, {what}: " + (_tell(found[word]) if found[word] else "no such pair is labelled"))
+        if found["corrected"]:
+            lines.append(
+                "  labels corrected the scores of this curation (curate.labels), so by the same labels it looks better than it is; "
+                "the report tells its precision by labels that no correction saw"
+            )
     if found["pairs"]:
         lines.append("by stratum: good / labelled / candidates")
         for row in found["strata"]:

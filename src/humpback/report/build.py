@@ -19,6 +19,7 @@ from humpback.recipe import Recipe
 from humpback.records import Rejected, Scored
 from humpback.report.decay import decay_rows, tell_course
 from humpback.report.losses import read_loss_points
+from humpback.stages.correct import apply_correction
 from humpback.stages.table import find_course
 from humpback.store.rundir import Manifest, RunDir
 from humpback.store.shards import read_records, shard_files
@@ -116,10 +117,14 @@ def _audit(manifest: Manifest, t: int, human: Mapping[str, Any] | None) -> dict[
 
 def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[str, Any]:
     decision = by_name[f"iteration-{t}/curate"].result
+    people = by_name[f"iteration-{t}/correct"].result if f"iteration-{t}/correct" in by_name else None
+    scored = read_records(shard_files(run_dir.folder(f"iteration-{t}/score"), "scored"), Scored)
+    if people and people["correction"]:
+        scored = apply_correction(scored, people["correction"])  # by what candidates were curated
     curated = read_records(shard_files(run_dir.folder(f"iteration-{t}/curate"), "curated"), Scored)
     values: dict[str, list[float]] = {}
     missing: dict[str, dict[str, int]] = {}
-    for row in read_records(shard_files(run_dir.folder(f"iteration-{t}/score"), "scored"), Scored):
+    for row in scored:
         for name, value in _without_counts(row.scores).items():
             if not name.startswith((PREFIX, "text_")):  # the probe's parts, and the faults that `text` sums up
                 values.setdefault(name, []).append(value)
@@ -130,6 +135,7 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
         "iteration": t,
         "scored_by": f"M_{t - 1}",
         "decision": dict(decision),
+        "people": dict(people) if people else None,
         "lowest_kept": min(
             (row.scores[decision["signal"]] for row in curated),
             key=lambda value: direct_score(decision["signal"], value),

@@ -32,6 +32,7 @@ __all__ = [
     "load_report",
     "nll",
     "promise",
+    "promise_by_people",
     "rate",
     "reasons",
     "replies",
@@ -141,6 +142,20 @@ def promise(calibration: Row, prevalence: float = 0.5) -> list[list[str]]:
         ]
         rows.append([score(value) for value in (point["threshold"], point["kept"], point["passed"], *shares)])
     return rows
+
+
+def promise_by_people(worth: Row) -> list[list[str]]:
+    """Return one row per share of the candidates: from which corrected P(good), labels in it, precision, and its lower bound."""
+    return [
+        [
+            f"{point['share']:.0%}",
+            score(point["threshold"]),
+            count(point["labels"]),
+            score(point["precision"]),
+            score(point["precision_low"]),
+        ]
+        for point in worth["points"]
+    ]
 
 
 def _precision(kept: float, passed: float, prevalence: float) -> float | None:

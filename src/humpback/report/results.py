@@ -139,6 +139,14 @@ def _curation(curation: Sequence[Row]) -> Iterable[str]:
         yield from (f"  - **Warning:** {_cell(warning)}" for warning in decision["warnings"])
         if shift := entry["scores"]["shift"]:
             yield f"  - The candidates beside the audit: {_cell(shift['meaning'])}"
+        if people := entry["people"]:
+            yield f"  - People: {_cell(people['told'])}."
+            if people["worth"]:
+                cells = [
+                    f"best {share} from {cut}: {n} labels, {mean}, at least {low}"
+                    for share, cut, n, mean, low in figures.promise_by_people(people["worth"])
+                ]
+                yield f"  - Precision by labels that no correction saw: {'; '.join(cells)}."
         if entry["agreement"]:
             yield f"  - Agreement with the model before: {figures.agreement(entry['agreement'])}"
         if changed := decision["changed"]:

@@ -36,8 +36,9 @@ def find_course(recipe: Recipe, run_dir: RunDir) -> Course:
         manifest = run_dir.manifest(f"iteration-{t}/stop")
         if manifest is None:
             return Course(t, t - 1, False, f"iteration {t} is not judged yet")
-        if not manifest.result["improved"]:
-            return Course(t, t - 1, True, str(manifest.result["why"]))
+        if not manifest.result["goes_on"]:
+            best = t if manifest.result["improved"] else t - 1
+            return Course(t, best, True, str(manifest.result["why"]))
     t = recipe.max_iterations
     return Course(t, t, True, f"M_{t} is still better than M_{t - 1}; max_iterations={t} ends it")
 
@@ -60,8 +61,9 @@ def _stage_names(recipe: Recipe, iterations: int) -> Iterator[tuple[str, int | N
     yield "augment", None
     yield from ((f"iteration-0/{name}", 0) for name in ("mix", "finetune", "audit"))
     stop = ("stop",) if recipe.iterations == "auto" else ()
+    correct = ("correct",) if recipe.curate.labels else ()
     for t in range(1, iterations + 1):
-        for name in ("score", "curate", "mix", "finetune", "audit", *stop):
+        for name in ("score", *correct, "curate", "mix", "finetune", "audit", *stop):
             yield f"iteration-{t}/{name}", t
     if recipe.evaluate.control:
         yield from ((f"control/{name}", None) for name in ("draw", "mix", "finetune"))
