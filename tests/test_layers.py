@@ -40,6 +40,10 @@ HEAVY_FILES = (
         "engines/hf_generate.py",
         "engines/hf_prefixes.py",
         "engines/attending.py",
+        "engines/attending_flash.py",
+        "engines/hf_answering.py",
+        "engines/hf_limits.py",
+        "engines/hf_reading.py",
     ),
     *("training/sft.py", "training/rows.py", "training/checkpoints.py", "doctor.py"),
     "engines/__init__.py",  # only to say which extra is missing
