@@ -11,7 +11,7 @@ from typing import Any
 
 from study import Machine
 
-from humpback.engines import find_model
+from humpback.engines import find_contract, find_model
 from humpback.engines.base import ModelRef
 from humpback.evaluation.deciding import direct_score
 from humpback.evaluation.likelihood import Likelihoods, response_nll
@@ -111,7 +111,18 @@ def train_and_measure(
     train = rooms.recipe.train
     steps = schedule_for(examples - len(rows) + options.kept, epochs=train.epochs, batch_size=train.batch_size).steps
     settings = train.model_copy(update={"steps": steps, "epochs": None})
-    spec = train_spec(name, folder, data, examples, rooms.base, settings, rooms.recipe.runtime, random_seed=seed)
+    contract = find_contract(Path(rooms.base.path))
+    spec = train_spec(
+        name,
+        folder,
+        data,
+        examples,
+        rooms.base,
+        settings,
+        rooms.recipe.runtime,
+        random_seed=seed,
+        **(asdict(contract) if contract else {}),
+    )
     done = folder / "measured.json"
     if (found := read_measured(done, spec.identity(), pairs)) is not None:
         return found

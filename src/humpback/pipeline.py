@@ -79,6 +79,7 @@ def self_align(stage: Rooms, *, control: bool) -> None:
         stage.score(t)  # M_(t-1) scores all of A
         stage.correct(t)  # and people, where asked for, correct what it says
         stage.curate(t)  # A^(t), by a signal that the audit of M_(t-1) stands for
+        stage.rewrite(t)  # where asked for, documents are written anew as answers
         stage.mix(t)  # seed with tag S_a and A^(t) with tag S_w
         stage.finetune(f"iteration-{t}")  # M_t
         stage.audit(t)

@@ -18,6 +18,7 @@ __all__ = [
     "IGNORE",
     "QUESTION",
     "REASONING_REQUEST",
+    "REWRITE_PROMPT",
     "RUBRIC",
     "RUBRICS",
     "SCORES",
@@ -94,6 +95,18 @@ Score: N"""
 """What a sampled rating asks for, after any rubric, a user's own included."""
 
 RATING_PREFILL = "Score: "
+
+REWRITE_PROMPT = """\
+Below are a request and a document that holds its answer. Write the answer that the request deserves: complete, focused and in good \
+order, in the document's language, with what the document says and nothing it does not say. Leave out what is no part of an answer, \
+such as navigation, advertising and remarks about the page. Write only the answer.
+
+Request:
+{instruction}
+
+Document:
+{document}"""
+"""Asks for a response made from a document. Own wording, after the idea of arXiv 2408.04614."""
 
 QUESTION = """\
 Is your answer above a complete, focused and well-written answer to my instruction, with nothing missing, nothing wrong and nothing \
@@ -234,6 +247,12 @@ class Prompts:
         room = self.max_tokens - reasoning_tokens - len(self._rating_prefill_ids)
         return prompt if len(prompt.token_ids) <= room else None
 
+    def rewrite(self, instruction: str, document: str, *, answer_tokens: int, seed: int) -> Prompt | None:
+        """Render the prompt for a new response. None where the whole document does not fit beside the answer."""
+        user = REWRITE_PROMPT.format(instruction=self.clean(instruction), document=self.clean(document))
+        prompt = self._prompt(user, seed=seed)
+        return prompt if len(prompt.token_ids) + answer_tokens <= self.max_tokens else None
+
     def rate_after(self, prompt: Prompt, reasoning: str) -> Prompt:
         """Render `rate_sampled`'s prompt with a reply's reasoning already given; its next token is the score.
 
@@ -307,6 +326,7 @@ class Prompts:
             "rate": self.tokenizer.chat(self.rubric) + RATING_PREFILL,
             "rate_sampled": self.tokenizer.chat(f"{self.rubric}\n\n{REASONING_REQUEST}") + RATING_PREFILL,
             "probe": self.tokenizer.chat(QUESTION),
+            "rewrite": self.tokenizer.chat(REWRITE_PROMPT),
         }
         return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in kinds.items()}
 

@@ -38,6 +38,7 @@ __all__ = [
     "PromptSettings",
     "Recipe",
     "Reporter",
+    "RewriteSettings",
     "RuntimeSettings",
     "ScoreSettings",
     "SeedInput",
@@ -385,6 +386,29 @@ class CurateSettings(Section):
         return value
 
 
+class RewriteSettings(Section):
+    """The model that scored writes each curated response anew from its document (arXiv 2408.04614; not in the paper).
+
+    A pair whose rewrite breaks a limit keeps its document, with the reason.
+    """
+
+    enabled: bool = False
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    max_tokens: int = Field(768, ge=16)
+    """Longest rewrite, in tokens; one that does not end in time is not taken."""
+    min_length: float = Field(0.2, ge=0, le=1)
+    """Least length of a rewrite, in characters, as a share of its document's."""
+    max_length: float = Field(1.5, gt=0)
+    """Greatest, likewise."""
+    max_copied: float = Field(0.9, ge=0, le=1)
+    """Greatest share of its words in runs of 8 words or more of the document: above it, it is the document again."""
+    min_shared: float = Field(0.5, ge=0, le=1)
+    """Least share of its different words that the document or the instruction holds: below it, it says other things."""
+    min_lift_gain: float = 0.0
+    """How much higher its forward lift under the model must be than the document's, nats per token; below 0 it may be lower."""
+
+
 class MixSettings(Section):
     """What a model is trained on, and how much each part counts. Held-out pairs and `corpus.decontaminate` are always kept out."""
 
@@ -638,6 +662,7 @@ class Recipe(Section):
     score: ScoreSettings = ScoreSettings()
     curate: CurateSettings = CurateSettings()
     mix: MixSettings = MixSettings()
+    rewrite: RewriteSettings = RewriteSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     runtime: RuntimeSettings = RuntimeSettings()
@@ -667,6 +692,11 @@ class Recipe(Section):
             raise ValueError(
                 f"model.max_tokens={self.model.max_tokens} leaves no room for a document beside "
                 f"augment.max_tokens={self.augment.max_tokens}; use at least {self.augment.max_tokens + 256}"
+            )
+        if self.rewrite.enabled and self.model.max_tokens < 2 * self.rewrite.max_tokens:
+            raise ValueError(
+                f"model.max_tokens={self.model.max_tokens} leaves less room for a document than rewrite.max_tokens="
+                f"{self.rewrite.max_tokens} for its rewrite; use at least {2 * self.rewrite.max_tokens}, or shorter rewrites"
             )
         longest = self.runtime.vllm.max_model_len
         if self.runtime.engine == "vllm" and longest is not None and longest < self.model.max_tokens:

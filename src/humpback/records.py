@@ -26,6 +26,7 @@ __all__ = [
     "Pair",
     "Record",
     "Rejected",
+    "Rewritten",
     "Scored",
     "Segment",
     "content_id",
@@ -158,6 +159,23 @@ class Scored(Record):
     scored_by: str
     """Content hash of the model that scored."""
     iteration: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewritten(Scored):
+    """A curated pair whose response a model was asked to write anew; `response` is what is trained on."""
+
+    document: str
+    """The segment's text, unchanged."""
+    draft: str
+    """What the model wrote, taken or not."""
+    fallback: str
+    """Why the response is the document after all, in a word; empty for a rewritten one."""
+    detail: str
+    measures: Mapping[str, float]
+    """Of a draft: `length` (against the document), `copied`, `shared`, `lift`, `document_lift`; empty where none was measured."""
+    rewritten_by: str
+    """Content hash of the model that was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,10 @@ from humpback.corpus.overlap import Overlap, set_files
 from humpback.engines import find_contract, find_model
 from humpback.errors import GateError, StorageError
 from humpback.evaluation.auditchange import AuditChange, compare_audits
+from humpback.evaluation.calibration import P_GOOD
 from humpback.evaluation.candidates import compare_models, describe_scores
+from humpback.evaluation.cutoffs import choose_cuts, measure_cuts
+from humpback.evaluation.deciding import direct_score
 from humpback.evaluation.gate import check_limits, tell_rates, to_plain
 from humpback.evaluation.labels import read_labels
 from humpback.evaluation.rating import count_replies
@@ -25,7 +28,7 @@ from humpback.evaluation.signals import ENGINE_ERROR, count_calls
 from humpback.export.dataset import write_dataset
 from humpback.ingesting import dedup_identity, dedup_segments, hash_inputs, ingest_documents, ingest_identity
 from humpback.recipe import identity_of
-from humpback.records import Candidate, Example, Pair, Scored, Segment
+from humpback.records import Candidate, Example, Pair, Rewritten, Scored, Segment
 from humpback.report.build import build_report
 from humpback.report.page import write_report
 from humpback.runner import Output, Work, tell_reasons, to_json
@@ -34,7 +37,7 @@ from humpback.seeds.readers import read_pairs
 from humpback.sitting import Result, Sitting
 from humpback.stages.audit import audit
 from humpback.stages.control import draw_control
-from humpback.stages.correct import apply_correction, correct
+from humpback.stages.correct import apply_correction, correct, correct_scores
 from humpback.stages.curate import curate, decide
 from humpback.stages.evaluate import calls_per_pair, evaluate
 from humpback.stages.finetune import finetune, take_twin, train_spec
@@ -42,12 +45,14 @@ from humpback.stages.gate import CALLS as GATE_CALLS
 from humpback.stages.gate import draw_segments, gate
 from humpback.stages.human import audit_by_people
 from humpback.stages.mix import KeepOut, mix, mix_backward
+from humpback.stages.rewrite import CALLS as REWRITE_CALLS
+from humpback.stages.rewrite import sum_up
 from humpback.stages.stop import judge_iteration
 from humpback.stages.table import Course, find_course
 from humpback.store.fingerprint import derive_seed, hash_file
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write, shard_files
-from humpback.tasks import AugmentTask, ScoreTask
+from humpback.tasks import AugmentTask, RewriteTask, ScoreTask
 from humpback.training.plan import count_data, follow_steps, tell_plan
 from humpback.training.sampling import rounded_rows
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
@@ -105,10 +110,10 @@ class Rooms(Sitting):
         self.stage("backward/mix", identity, inputs=["seed"], models={"base": self.base}, do=do)
 
     def mix(self, t: int) -> None:
-        name, curated = f"iteration-{t}/mix", [f"iteration-{t}/curate"] if t else []
+        name, curated = f"iteration-{t}/mix", [self._responses(t)] if t else []
 
         def do(folder: Path) -> tuple[Work, Result]:
-            web = self.read(curated[0], "curated", Scored) if t else iter(())
+            web = self._curated(t) if t else iter(())
             rows = mix(self.pairs("train"), web, self.prompts, self.recipe.mix, self._keep_out)
             work = self.stream(name, rows, Output(folder, "mix", Example))
             if t and not any(row.origin == "web" for row in self.read(name, "mix", Example)):
@@ -325,7 +330,12 @@ class Rooms(Sitting):
                     f"{name}: no candidate passes ({tell_reasons(work.counts)}) with signal {decision.signal}, "
                     f"{decision.policy}={decision.value:g}; lower curate.threshold, or choose curate.signal and curate.top"
                 )
-            return work, {**dataclasses.asdict(decision), "changed": self._count_changed(t) if t > 1 else None}
+            changed = self._count_changed(t) if t > 1 else None
+            return work, {
+                **dataclasses.asdict(decision),
+                "changed": changed,
+                "cuts": self._measure_cuts(t, people, decision.signal),
+            }
 
         kept = ("signal", "policy", "value", "max_per_source", "alike")
         self.stage(
@@ -337,6 +347,26 @@ class Rooms(Sitting):
         self.console.say(f"  curated by {decision.signal} ({decision.policy} {decision.value:g}): {decision.why}")
         for warning in decision.warnings:
             self.console.say(f"  warning: {warning}")
+
+    def rewrite(self, t: int) -> None:
+        name, source, recipe = f"iteration-{t}/rewrite", f"iteration-{t}/curate", self.recipe
+        if not recipe.rewrite.enabled:
+            return
+
+        def do(folder: Path) -> tuple[Work, Result]:
+            task = RewriteTask(scoring=self._score_task(t), settings=recipe.rewrite)
+            work = self.map(
+                name, task, (source, "curated", Scored), Output(folder, "rewritten", Rewritten), REWRITE_CALLS
+            )
+            return work, sum_up(self.read(name, "rewritten", Rewritten))
+
+        identity = {
+            "rewrite": identity_of(recipe.rewrite),
+            "random_seed": recipe.random_seed,
+            **self.prompt_prints("rewrite", "answer"),
+        }
+        self.stage(name, identity, inputs=[source], models={"model": self.model(f"iteration-{t - 1}")}, do=do)
+        self.console.say(f"  {self.result(name)['told']}")
 
     def iterations(self) -> Iterator[int]:
         """Yield 1 to T; with `iterations: auto`, each t once the stop stage of the one before it says so."""
@@ -457,14 +487,15 @@ class Rooms(Sitting):
             counts = write_dataset(
                 folder,
                 self.pairs("train"),
-                lambda: self.read(f"{last}/curate", "curated", Scored),
+                lambda: self._curated(self.course.published),
                 self.recipe,
                 decision=self.result(f"{last}/curate"),
             )
             return Work(counts=counts), {}
 
         identity = {"prompts": identity_of(self.recipe.prompts)}
-        self.stage("dataset", identity, inputs=["seed", f"{last}/curate"], do=do)
+        source = self._responses(self.course.published)
+        self.stage("dataset", identity, inputs=["seed", source], do=do)
 
     def report(self) -> None:
         names = [m.name for m in self.complete() if m.name != "report"]
@@ -496,10 +527,36 @@ class Rooms(Sitting):
     def _scored(self, t: int) -> Iterator[Scored]:
         return self.read(f"iteration-{t}/score", "scored", Scored)
 
+    def _responses(self, t: int) -> str:
+        """Return the stage whose responses M_t learns."""
+        return f"iteration-{t}/{'rewrite' if self.recipe.rewrite.enabled else 'curate'}"
+
+    def _curated(self, t: int) -> Iterator[Scored]:
+        if self.recipe.rewrite.enabled:
+            return self.read(self._responses(t), "rewritten", Rewritten)
+        return self.read(self._responses(t), "curated", Scored)
+
     def _corrected(self, t: int, people: Mapping[str, Any] | None) -> Iterator[Scored]:
         """Yield the scored candidates, their P(good) corrected where human labels were enough."""
         rows = self._scored(t)
         return apply_correction(rows, people["correction"]) if people and people["correction"] else rows
+
+    def _measure_cuts(self, t: int, people: Mapping[str, Any] | None, signal: str) -> list[dict[str, Any]]:
+        """Return precision and recall of every signal on the audit's rows, where iteration t cuts it."""
+        name, evaluate = f"iteration-{t}/curate", self.recipe.evaluate
+        kept = [direct_score(signal, row.scores[signal]) for row in self.read(name, "curated", Scored)]
+        cuts = choose_cuts(
+            (row.scores for row in self._corrected(t, people)),
+            [*self.signals, P_GOOD],
+            len(kept) / sum(1 for _ in self._scored(t)),
+            decided=(signal, direct_score(signal, min(kept))),
+            threshold=self.recipe.curate.threshold,
+        )
+        rows = self._audit_rows(f"iteration-{t - 1}/audit")
+        if people and people["correction"]:
+            rows = correct_scores(rows, people["correction"])
+        seed = derive_seed(self.recipe.random_seed, "audit-bootstrap")
+        return measure_cuts(rows, cuts, resamples=evaluate.resamples, confidence=evaluate.confidence, seed=seed)
 
     def _audit_rows(self, stage: str) -> list[dict[str, Any]]:
         path = self.run_dir.folder(stage) / "audit.json"

@@ -273,6 +273,7 @@ class Sitting:
     def scoring(self) -> Result:
         """What scores depend on; what only sampled ratings need counts where they are asked for."""
         score, prints = identity_of(self.recipe.score), self.prompt_prints()
+        del prints["prompts"]["rewrite"]  # nothing is scored by it
         if "sampled_rating" in self.signals:
             return {"score": score, **prints, "random_seed": self.recipe.random_seed}
         sampled = ("samples", "sample_temperature", "reasoning_tokens")

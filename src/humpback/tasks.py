@@ -20,14 +20,15 @@ from humpback.engines.vllm_process import Processes
 from humpback.evaluation.judge import Judge, load_judge
 from humpback.evaluation.signals import Raters
 from humpback.prompts import Prompts
-from humpback.recipe import AugmentSettings, CorpusSettings, ScoreSettings
-from humpback.records import Candidate, Document, MarkedSegment, Rejected, Scored, Segment
+from humpback.recipe import AugmentSettings, CorpusSettings, RewriteSettings, ScoreSettings
+from humpback.records import Candidate, Document, MarkedSegment, Rejected, Rewritten, Scored, Segment
 from humpback.stages.augment import augment
 from humpback.stages.dedup import mark_segment
 from humpback.stages.ingest import ingest
+from humpback.stages.rewrite import rewrite
 from humpback.stages.score import score
 
-__all__ = ["AugmentTask", "Engines", "IngestTask", "PromptSpec", "ScoreTask"]
+__all__ = ["AugmentTask", "Engines", "IngestTask", "PromptSpec", "RewriteTask", "ScoreTask"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,21 @@ class AugmentTask:
 
     def totals(self) -> EngineTotals:
         return self.engines.totals()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteTask:
+    """Curated pairs to the same pairs with a new response, or the old one and why."""
+
+    scoring: ScoreTask
+    settings: RewriteSettings
+    one_to_one: bool = True
+
+    def __call__(self, records: Sequence[Scored]) -> Iterator[Rewritten]:
+        return rewrite(records, self.scoring.raters(), self.settings, random_seed=self.scoring.random_seed)
+
+    def totals(self) -> EngineTotals:
+        return self.scoring.engines.totals()
 
 
 @dataclass(frozen=True, kw_only=True)

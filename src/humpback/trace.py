@@ -107,6 +107,7 @@ class _Tables:
         for room in self.iterations:
             yield _Place(f"{room}/score", "scored candidate", "scored")
             yield _Place(f"{room}/curate", "curated pair", "curated")
+            yield _Place(f"{room}/rewrite", "rewritten pair", "rewritten")
         yield _Place("control/draw", "drawn candidate", "drawn")
         for room in self.rooms:
             yield _Place(f"{room}/mix", "example", "mix")
@@ -170,6 +171,7 @@ class _Tables:
         scored = self.first(f"{room}/score", "scored", "id", ids)
         curated = self.first(f"{room}/curate", "curated", "id", ids)
         against = next((row for row in rejections if row["stage"] in (f"{room}/score", f"{room}/curate")), None)
+        rewritten = self.first(f"{room}/rewrite", "rewritten", "id", ids)
         manifest = self.run_dir.manifest(f"{room}/curate")
         verdict = "curated" if curated else "not judged yet"
         if against:
@@ -183,6 +185,7 @@ class _Tables:
             "reason": against["reason"] if against else None,
             "detail": against["detail"] if against else None,
             "decision": dict(manifest.result) if manifest else None,
+            "rewritten": rewritten,
         }
 
 
@@ -276,6 +279,11 @@ def _iteration_lines(entry: Row) -> Iterator[tuple[str, str]]:
     decision = entry["decision"]
     by = f" by {decision['signal']} ({decision['policy']} {decision['value']:g})" if decision else ""
     yield "", f"{entry['verdict']}{by}" + (f": {entry['reason']}: {entry['detail']}" if entry["reason"] else "")
+    if row := entry["rewritten"]:
+        if row["fallback"]:
+            yield "", f"not rewritten, it keeps its document: {row['fallback']}: {row['detail']}"
+        else:
+            yield "", f"rewritten by {row['rewritten_by']}: {_excerpt(row['response'])}"
 
 
 def _model(model: Row) -> str:

@@ -1,9 +1,9 @@
 """The scripted engine: deterministic answers without a model, for trying the pipeline and for tests.
 
 Its likelihoods reward shared words, so lifts tell true pairs from shuffled ones; its ratings reward responses that end in a full
-stop. Asked for a rating with reasoning, it replies in the ways that models do, verdicts that cannot be read among them. Training it
-changes its content hash and nothing else. A prompt that holds FAIL-ME gets an error, as does one that is empty or holds a token that
-is none.
+stop. Asked for a rating with reasoning, it replies in the ways that models do, verdicts that cannot be read among them; asked to
+rewrite a document, it does well with some and fails in every way with others. Training it changes its content hash and nothing
+else. A prompt that holds FAIL-ME gets an error, as does one that is empty or holds a token that is none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from humpback.engines.base import (
     Sampling,
 )
 from humpback.errors import InputError
-from humpback.prompts import RATING_PREFILL, REASONING_REQUEST, Choice, Continuation, Prompt
+from humpback.prompts import RATING_PREFILL, REASONING_REQUEST, REWRITE_PROMPT, Choice, Continuation, Prompt
 from humpback.store.fingerprint import fingerprint
 
 __all__ = ["FakeEngine", "FakeTokenizer", "fake_model"]
@@ -39,6 +39,7 @@ VOCABULARY = 258
 WIDTH = 8
 """Width of its hidden states."""
 _WORD = re.compile(r"[^\W\d_]{4,}")
+_REWRITE = REWRITE_PROMPT.partition("{")[0]
 _REPLIES = (
     "The text answers what was asked.\n\nScore: {score}",
     "A score of 5 would need more examples.\n\n**Score: {score}/5**",
@@ -111,7 +112,12 @@ class FakeEngine:
         if error := self._count(prompt):
             return Completion(text="", tokens=0, finish="error", error=error)
         number = _number(self.model.content_hash, str(prompt.seed) if sampling.temperature else "", prompt.text)
-        text = _judge(prompt, number) if prompt.user.endswith(REASONING_REQUEST) else _instruct(prompt, number)
+        if prompt.user.endswith(REASONING_REQUEST):
+            text = _judge(prompt, number)
+        elif prompt.user.startswith(_REWRITE):
+            text = _rewrite(prompt, number)
+        else:
+            text = _instruct(prompt, number)
         ids = [*text.encode(), _END][: sampling.max_tokens]
         text, ended = self.tokenizer.decode(ids), ids[-1] == _END
         cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
@@ -173,6 +179,23 @@ def _instruct(prompt: Prompt, number: int) -> str:
         return ""
     chosen = [words[(number + step) % len(words)] for step in range(min(3, len(words)))]
     return f"Explain how {' and '.join(chosen)} belong together."
+
+
+def _rewrite(prompt: Prompt, number: int) -> str:
+    """Return a rewrite: half of the document in other order after the request's words, or one that is unfit in some way."""
+    request, _, document = prompt.user.removeprefix(_REWRITE).partition("\n\nDocument:\n")
+    sentences = document.split(". ")
+    good = f"{request.strip()} {'. '.join(sentences[::-2])}"
+    bad = (
+        "",
+        document,
+        "No.",
+        "Nothing known here fits. " * 12,
+        good + " and so on" * 1000,
+        f"{good} Write only the answer.",
+    )
+    place = number % (2 * len(bad))
+    return bad[place] if place < len(bad) else good
 
 
 def _judge(prompt: Prompt, number: int) -> str:

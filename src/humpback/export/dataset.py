@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from humpback.recipe import Recipe
-from humpback.records import Pair, Scored
+from humpback.records import Pair, Rewritten, Scored
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write, storage_errors, sync_folder
 
@@ -38,6 +38,8 @@ SCHEMA = pa.schema(
         ("segment_id", pa.string()),
     ]
 )
+REWRITTEN_SCHEMA = SCHEMA.append(pa.field("document", pa.string()))
+"""With `rewrite.enabled`."""
 ROWS_PER_FILE = 50_000
 _MAX_LICENCE = 120
 
@@ -60,6 +62,7 @@ def write_dataset(
     total = len(seed_pairs) + web
     files = max(1, -(-total // ROWS_PER_FILE))
     rows = _rows(seed_pairs, curated(), recipe)
+    schema = REWRITTEN_SCHEMA if recipe.rewrite.enabled else SCHEMA
     with storage_errors(folder):
         data = folder / "data"
         data.mkdir(parents=True, exist_ok=True)
@@ -67,17 +70,17 @@ def write_dataset(
             stale.unlink()
         for index in range(files):
             path = data / f"train-{index:05d}-of-{files:05d}.parquet"
-            _write_whole(path, _batches(rows, min(ROWS_PER_FILE, total - index * ROWS_PER_FILE)))
+            _write_whole(path, schema, _batches(rows, min(ROWS_PER_FILE, total - index * ROWS_PER_FILE)))
         sync_folder(data)
     atomic_write(folder / "README.md", _card(recipe, len(seed_pairs), web, licences, decision).encode())
     return Counts(read=total, kept=total)
 
 
-def _write_whole(path: Path, batches: Iterable[list[dict[str, Any]]]) -> None:
+def _write_whole(path: Path, schema: pa.Schema, batches: Iterable[list[dict[str, Any]]]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for batch in batches:
-            writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -99,6 +102,7 @@ def _rows(seed: Iterable[Pair], curated: Iterable[Scored], recipe: Recipe) -> It
             "header_path": "",
             "licence": pair.licence,
             "segment_id": None,
+            "document": None,
         }
     for row in curated:
         yield {
@@ -112,6 +116,7 @@ def _rows(seed: Iterable[Pair], curated: Iterable[Scored], recipe: Recipe) -> It
             "header_path": row.header_path,
             "licence": row.licence,
             "segment_id": row.segment_id,
+            "document": row.document if isinstance(row, Rewritten) and not row.fallback else None,
         }
 
 
@@ -137,6 +142,10 @@ def _is_plain(char: str) -> bool:
 
 
 def _card(recipe: Recipe, seed: int, web: int, licences: Mapping[str, int], decision: Mapping[str, Any]) -> str:
+    response, document = "a document's text, unchanged", ""
+    if recipe.rewrite.enabled:
+        response = "a document's text, written anew by a model of the run, or unchanged where that was unfit"
+        document = "- `document`: the document's text where the response was written anew, else null\n"
     told = "\n".join(f"- `{name}`: {count}" for name, count in sorted(licences.items())) or "- none"
     return f"""---
 configs:
@@ -150,8 +159,8 @@ tags:
 
 # Instruction pairs by backtranslation
 
-{seed} seed pairs and {web} curated pairs, made by humpback (method: arXiv 2308.06259). The response of a curated pair is a
-document's text, unchanged; a backward model wrote its instruction, and the model of the iteration before kept it by
+{seed} seed pairs and {web} curated pairs, made by humpback (method: arXiv 2308.06259). The response of a curated pair is {response};
+a backward model wrote its instruction, and the model of the iteration before kept it by
 `{decision["signal"]}` ({decision["policy"]} {decision["value"]:g}).
 
 Base model: `{recipe.model.base}`. Iterations: {recipe.iterations}.
@@ -160,7 +169,7 @@ Base model: `{recipe.model.base}`. Iterations: {recipe.iterations}.
 
 - `messages`: user and assistant turn; `tag`: the sentence appended to the instruction in training
 - `origin`: `seed` (human-written) or `web` (curated); `iteration`, `scores`: by which iteration's model, and its scores
-- `source_uri`, `header_path`, `licence`, `segment_id`: where the response comes from
+{document}- `source_uri`, `header_path`, `licence`, `segment_id`: where the response comes from
 
 ## Licences of the seed pairs and documents, as stated by their sources
 

@@ -16,7 +16,7 @@ from humpback.evaluation.gate import limit_of
 from humpback.evaluation.probe import PREFIX
 from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import Recipe
-from humpback.records import Rejected, Scored
+from humpback.records import Rejected, Rewritten, Scored
 from humpback.report.decay import decay_rows, tell_course
 from humpback.report.losses import read_loss_points
 from humpback.stages.correct import apply_correction
@@ -136,6 +136,7 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
         "scored_by": f"M_{t - 1}",
         "decision": dict(decision),
         "people": dict(people) if people else None,
+        "rewrite": dict(by_name[f"iteration-{t}/rewrite"].result) if f"iteration-{t}/rewrite" in by_name else None,
         "lowest_kept": min(
             (row.scores[decision["signal"]] for row in curated),
             key=lambda value: direct_score(decision["signal"], value),
@@ -214,7 +215,9 @@ def _tell(model: str, against: str, row: Mapping[str, Any], what: str) -> str:
 
 def _best(run_dir: RunDir, by_name: Mapping[str, Manifest], last: int) -> list[dict[str, Any]]:
     signal = by_name[f"iteration-{last}/curate"].result["signal"]
-    rows = read_records(shard_files(run_dir.folder(f"iteration-{last}/curate"), "curated"), Scored)
+    rows: Iterable[Scored] = read_records(shard_files(run_dir.folder(f"iteration-{last}/curate"), "curated"), Scored)
+    if f"iteration-{last}/rewrite" in by_name:
+        rows = read_records(shard_files(run_dir.folder(f"iteration-{last}/rewrite"), "rewritten"), Rewritten)
     best = heapq.nlargest(SHOWN_PAIRS, rows, key=lambda row: (direct_score(signal, row.scores[signal]), row.id))
     return [
         {

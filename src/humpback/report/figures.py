@@ -22,6 +22,7 @@ __all__ = [
     "auc",
     "clean",
     "count",
+    "cutoffs",
     "decay_cell",
     "difference",
     "duration",
@@ -142,6 +143,28 @@ def promise(calibration: Row, prevalence: float = 0.5) -> list[list[str]]:
         ]
         rows.append([score(value) for value in (point["threshold"], point["kept"], point["passed"], *shares)])
     return rows
+
+
+def cutoffs(cuts: Sequence[Row]) -> list[list[str]]:
+    """Return one row per signal: its cut-off, recall, precision over all corruptions, and the corruptions it keeps out least."""
+    return [
+        [
+            entry["signal"],
+            score(entry["cut"]),
+            "no value"
+            if entry["recall"] is None
+            else f"{auc(entry['recall']['value'])} ({interval(entry['recall'], auc)})",
+            f"{auc(whole['value'])} ({interval(whole, auc)})"
+            if (whole := entry["precision"].get("all"))
+            else "nothing passes",
+            ", ".join(
+                f"{kind} {auc(row['value'])}"
+                for kind, row in sorted(entry["precision"].items(), key=lambda item: item[1]["value"])[:3]
+                if kind != "all"
+            ),
+        ]
+        for entry in cuts
+    ]
 
 
 def promise_by_people(worth: Row) -> list[list[str]]:

@@ -139,6 +139,10 @@ def _curation(curation: Sequence[Row]) -> Iterable[str]:
         yield from (f"  - **Warning:** {_cell(warning)}" for warning in decision["warnings"])
         if shift := entry["scores"]["shift"]:
             yield f"  - The candidates beside the audit: {_cell(shift['meaning'])}"
+        if cuts := decision.get("cuts"):
+            yield "  - At the cut-off, on the audit's pairs (recall of true pairs; precision where the corruption is as frequent):"
+            for signal, cut, recall, precision, weakest in figures.cutoffs(cuts):
+                yield f"    - `{signal}` from {cut}: recall {recall}, precision {precision}; lowest {weakest}"
         if people := entry["people"]:
             yield f"  - People: {_cell(people['told'])}."
             if people["worth"]:
@@ -147,6 +151,8 @@ def _curation(curation: Sequence[Row]) -> Iterable[str]:
                     for share, cut, n, mean, low in figures.promise_by_people(people["worth"])
                 ]
                 yield f"  - Precision by labels that no correction saw: {'; '.join(cells)}."
+        if entry["rewrite"]:
+            yield f"  - Rewriting: {_cell(entry['rewrite']['told'])}."
         if entry["agreement"]:
             yield f"  - Agreement with the model before: {figures.agreement(entry['agreement'])}"
         if changed := decision["changed"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from humpback.recipe import EvaluateSettings
 from humpback.records import Scored
 from humpback.store.fingerprint import derive_seed
 
-__all__ = ["AUDITED", "apply_correction", "correct"]
+__all__ = ["AUDITED", "apply_correction", "correct", "correct_scores"]
 
 AUDITED = "p_good_audit"
 """Where a corrected row keeps the P(good) of the audit."""
@@ -72,6 +72,15 @@ def apply_correction(scored: Iterable[Scored], plain: Mapping[str, Any]) -> Iter
         (value,) = correction.apply([row.scores])
         changed = {} if value is None else {P_GOOD: value, AUDITED: row.scores[P_GOOD]}
         yield replace(row, scores={**row.scores, **changed})
+
+
+def correct_scores(rows: Sequence[Mapping[str, Any]], plain: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return an audit's rows with P(good) corrected as candidates' is."""
+    values = Correction.read(plain).apply([row["scores"] for row in rows])
+    return [
+        {**row, "scores": row["scores"] | ({} if value is None else {P_GOOD: value})}
+        for row, value in zip(rows, values, strict=True)
+    ]
 
 
 def _tell(count: int, correction: Correction, worth: CorrectionAudit) -> str:

@@ -62,8 +62,9 @@ def _stage_names(recipe: Recipe, iterations: int) -> Iterator[tuple[str, int | N
     yield from ((f"iteration-0/{name}", 0) for name in ("mix", "finetune", "audit"))
     stop = ("stop",) if recipe.iterations == "auto" else ()
     correct = ("correct",) if recipe.curate.labels else ()
+    rewrite = ("rewrite",) if recipe.rewrite.enabled else ()
     for t in range(1, iterations + 1):
-        for name in ("score", *correct, "curate", "mix", "finetune", "audit", *stop):
+        for name in ("score", *correct, "curate", *rewrite, "mix", "finetune", "audit", *stop):
             yield f"iteration-{t}/{name}", t
     if recipe.evaluate.control:
         yield from ((f"control/{name}", None) for name in ("draw", "mix", "finetune"))
