@@ -45,7 +45,7 @@ HEAVY_FILES = (
         "engines/hf_limits.py",
         "engines/hf_reading.py",
     ),
-    *("training/sft.py", "training/rows.py", "training/checkpoints.py", "doctor.py"),
+    *("training/sft.py", "training/trainer.py", "training/batches.py", "training/weights.py", "doctor.py"),
     "engines/__init__.py",  # only to say which extra is missing
     "corpus/datasets.py",
     *("engines/server/client.py", "engines/server/probe.py", "engines/server/engine.py"),

@@ -443,8 +443,9 @@ class TrainSettings(Section):
     parameters, which needs larger steps. lora: adapters on a model of any size."""
     command: str | None = None
     """A trainer of your own in place of ours, started with the path of the training spec for {spec}: `python mine.py {spec}`."""
-    method: Literal["full", "lora"] = "full"
-    """full: all weights. lora: low-rank adapters, merged into the weights at the end."""
+    method: Literal["full", "lora", "qlora"] = "full"
+    """full: all weights. lora: low-rank adapters, merged into the weights at the end. qlora: the same over weights held in 4 bits
+    while training, where bitsandbytes is installed."""
     learning_rate: float = Field(1e-5, gt=0)
     """At the first step (paper: 1e-5)."""
     final_learning_rate: float = Field(9e-6, ge=0)
@@ -602,6 +603,20 @@ class ServerSettings(Section):
         return self
 
 
+class TrainingDevices(Section):
+    """What trains, and how it is spread. A run may be resumed with other values, but a killed training keeps its `processes`."""
+
+    processes: int = Field(1, ge=1)
+    """Processes that train one model together, one per GPU; a batch's rows are split over them."""
+    sharding: Literal["none", "full"] = "none"
+    """none: every GPU holds the whole model (DDP). full: weights, gradients and optimizer state are split over them (FSDP2)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; full training keeps float32 weights. auto: bfloat16 on a GPU that has it, else float32."""
+    recompute: bool | None = None
+    """Compute activations again in the backward pass (gradient checkpointing): less memory, about a third slower. null: on a GPU,
+    when a pass would not fit otherwise."""
+
+
 class RuntimeSettings(Section):
     """How to compute. Outside identity: no result depends on it, beyond the rounding of another device or batch."""
 
@@ -614,6 +629,8 @@ class RuntimeSettings(Section):
     """Token budget of one training micro-batch; null is 512 on a CPU (faster there, and smaller) and 8,192 on a GPU."""
     save_every: int = Field(50, ge=1)
     """Training steps between checkpoints: the most that a kill costs."""
+    training: TrainingDevices = TrainingDevices()
+    """Devices of the training alone."""
     workers: int = Field(1, ge=1)
     """Processes for ingest, augment and score; each holds its own engine, but for vllm, which serves all rows by itself."""
     report_to: list[Reporter] = []

@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from tiny import Row, make_rows, make_spec, metrics_of, same_weights, weights_of, write_rows
 
 from humpback.errors import InputError, MissingDependencyError, StageError
 from humpback.training import launch
@@ -25,96 +24,6 @@ from humpback.training.spec import TrainSpec, TrainStep
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings("default")  # trl and its neighbours warn about themselves
-
-VOCABULARY = 96
-Row = tuple[list[int], list[int]]
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a random two-layer Llama with a word tokenizer and a chat template."""
-    from tokenizers import Tokenizer, models
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("base")
-    words = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, VOCABULARY)}}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<eos>")), pad_token="<pad>", eos_token="<eos>"
-    )
-    tokenizer.chat_template = "{{ messages[0]['content'] }}"
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
-def make_rows(count: int) -> list[Row]:
-    """Rows of different lengths; none ends in the end-of-sequence token."""
-    rows = []
-    for i in range(count):
-        ids = [2 + (7 * i + 3 * j) % (VOCABULARY - 2) for j in range(6 + 5 * i % 23)]
-        prompt = 2 + i % 4
-        rows.append((ids, [-100] * prompt + ids[prompt:]))
-    return rows
-
-
-def write_rows(path: Path, rows: list[Row]) -> Path:
-    columns = {
-        "id": [f"row{i}" for i in range(len(rows))],
-        "input_ids": [ids for ids, _ in rows],
-        "labels": [labels for _, labels in rows],
-    }
-    ints = pa.list_(pa.int64())
-    pq.write_table(pa.table(columns, pa.schema({"id": pa.string(), "input_ids": ints, "labels": ints})), path)
-    return path
-
-
-def make_spec(folder: Path, base: Path, *, rows: list[Row] | None = None, **changes: Any) -> TrainSpec:
-    folder.mkdir(parents=True, exist_ok=True)
-    values: dict[str, Any] = {
-        "base_model": base,
-        "data": [write_rows(folder / "rows.parquet", make_rows(10) if rows is None else rows)],
-        "output": folder / "model",
-        "work": folder / "work",
-        "metrics": folder / "metrics.jsonl",
-        "steps": 5,
-        "batch_size": 4,
-        "learning_rate": 1e-3,
-        "final_learning_rate": 1e-4,
-        "dropout": 0.0,
-        "batch_tokens": 64,
-        "threads": 1,
-        "device": "cpu",
-    }
-    return TrainSpec(**{**values, **changes})
-
-
-def metrics_of(spec: TrainSpec) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in spec.metrics.read_text().splitlines()]
-
-
-def weights_of(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "model.safetensors")
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    first, second = weights_of(one), weights_of(other)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
 
 # -- the label contract ------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,10 @@ def train_spec(
         threads=runtime.threads,
         device=runtime.device,
         report_to=tuple(runtime.report_to),
+        processes=runtime.training.processes,
+        sharding=runtime.training.sharding,
+        precision=runtime.training.precision,
+        recompute=runtime.training.recompute,
     )
 
 

@@ -1,20 +1,35 @@
-"""What a training leaves on disk: checkpoints that can be trusted, metrics without doubles, and a model all at once."""
+"""What a training leaves on disk: checkpoints that can be trusted, metrics without doubles, and a model all at once.
+
+A checkpoint is written under another name, sealed with a hash of every file, and renamed: under its own name it is whole, or it was
+damaged later, which the seal shows.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from safetensors import SafetensorError, safe_open
+__all__ = [
+    "Chosen",
+    "checkpoint_fault",
+    "checkpoint_step",
+    "cut_lines",
+    "drop_checkpoints",
+    "last_sound_checkpoint",
+    "publish_checkpoint",
+    "write_folder",
+    "write_json",
+]
 
-__all__ = ["checkpoint_fault", "cut_metrics", "last_sound_checkpoint", "write_folder", "write_json"]
-
-ARCHIVES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
-"""Files of a checkpoint that torch writes as zip archives."""
+SEAL = "seal.json"
+"""Name, length and hash of every file of a checkpoint, and by how many processes it was trained."""
+UNFINISHED = ".tmp"
+"""End of the names of folders that are being written."""
 COPIED = (
     *("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "chat_template", "additional_chat_templates"),
     *("spiece", "sentencepiece", "preprocessor", "generation_config", "LICENSE", "NOTICE"),
@@ -22,55 +37,120 @@ COPIED = (
 """Starts of the names of the files a tuned model takes over from its base."""
 
 
-def cut_metrics(path: Path, step: int) -> None:
-    """Keep the metrics of steps up to `step`: the later ones are trained again."""
+class Chosen(NamedTuple):
+    """The checkpoint to go on from."""
+
+    folder: Path
+    step: int
+    """Optimizer steps it holds."""
+    processes: int
+    """Processes that trained it."""
+
+
+def cut_lines(path: Path, step: int) -> None:
+    """Keep the lines of steps up to `step`: the later ones are trained again."""
     kept: list[str] = []
-    if step and path.is_file():
-        # a line cut by a kill can only come after the checkpoint's step
-        kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            # a line cut by a kill can only come after the checkpoint's step
+            if not line.endswith("\n") or json.loads(line)["step"] > step:
+                break
+            kept.append(line)
     _replace_text(path, "".join(kept))
 
 
-def last_sound_checkpoint(work: Path) -> Path | None:
-    """Return the last checkpoint whose files are all there and whole; delete later ones, which a kill may have cut."""
-    while (found := _last_checkpoint(work)) is not None:
-        reason = checkpoint_fault(found)
+# -- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def publish_checkpoint(written: Path, work: Path, *, processes: int, keep: int, needed: Iterable[int] = ()) -> None:
+    """Seal a written checkpoint, move it into `work` under its own name, and delete all but the last `keep` and the needed ones.
+
+    `needed` are steps whose checkpoints stay, such as the best one.
+    """
+    files = {
+        path.relative_to(written).as_posix(): {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        for path in sorted(written.rglob("*"))
+        if path.is_file()
+    }
+    (written / SEAL).write_text(json.dumps({"processes": processes, "files": files}, indent=1) + "\n", encoding="utf-8")
+    for path in (*written.rglob("*"), written):
+        _sync(path)
+    target = work / written.name
+    shutil.rmtree(target, ignore_errors=True)
+    written.replace(target)
+    _sync(work)
+    steps = sorted(map(checkpoint_step, _checkpoints(work)))
+    drop_checkpoints(work, {*steps[-keep:], *needed})
+
+
+def drop_checkpoints(work: Path, kept: Iterable[int] = ()) -> None:
+    """Delete all checkpoints but those of the kept steps, half-written ones included."""
+    stay = set(kept)
+    for folder in (*_checkpoints(work), *work.glob(f"checkpoint*{UNFINISHED}")):
+        if folder.name.endswith(UNFINISHED) or checkpoint_step(folder) not in stay:
+            # under another name first: a kill while deleting must not leave half a checkpoint under its own
+            doomed = folder if folder.name.endswith(UNFINISHED) else folder.with_name(folder.name + UNFINISHED)
+            if doomed != folder:
+                folder.replace(doomed)
+            shutil.rmtree(doomed)
+
+
+def last_sound_checkpoint(work: Path) -> Chosen | None:
+    """Return the last checkpoint that is whole; delete later ones and say why, and what a kill left half-written."""
+    while found := _checkpoints(work):
+        last = found[-1]
+        reason = checkpoint_fault(last)
         if reason is None:
-            return found
-        print(f"checkpoint {found} cannot be used: {reason}; falling back to the one before", flush=True)
-        shutil.rmtree(found)
+            sealed = json.loads((last / SEAL).read_text(encoding="utf-8"))
+            return Chosen(last, checkpoint_step(last), int(sealed["processes"]))
+        before = found[-2].name if len(found) > 1 else "the start"
+        print(f"warning: {last} cannot be used: {reason}; training goes on from {before}", flush=True)
+        drop_checkpoints(work, map(checkpoint_step, found[:-1]))
     return None
 
 
 def checkpoint_fault(folder: Path) -> str | None:
-    """Return why a checkpoint cannot be resumed from, or None."""
+    """Return why a checkpoint cannot be resumed from, or None. Every byte is read."""
     try:
+        files: Mapping[str, Mapping[str, object]] = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
         state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        if f"checkpoint-{state['global_step']}" != folder.name:
+        if state["global_step"] != checkpoint_step(folder):
             return f"trainer_state.json is of step {state['global_step']}"
-        for name in ARCHIVES:
-            with zipfile.ZipFile(folder / name) as file:
-                if (broken := file.testzip()) is not None:
-                    return f"{name} is damaged at {broken}"
-        weights = list(folder.glob("*.safetensors"))
-        for path in weights:
-            with safe_open(path, framework="pt"):  # compares the file's length with its header
-                pass
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, SafetensorError) as error:
+        for name, sealed in files.items():
+            size = (folder / name).stat().st_size
+            if size != sealed["bytes"]:
+                return f"{name} has {size} bytes, {sealed['bytes']} were written"
+            if _hash(folder / name) != sealed["sha256"]:
+                return f"{name} has changed since it was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
-    return None if weights else "no weights"
+    return None
 
 
-def _last_checkpoint(work: Path) -> Path | None:
+def checkpoint_step(folder: Path) -> int:
+    """Return the step in a checkpoint's name."""
+    return int(folder.name.removeprefix("checkpoint-"))
+
+
+def _checkpoints(work: Path) -> Sequence[Path]:
+    """Return the checkpoint folders, the earliest first."""
     found = [path for path in work.glob("checkpoint-*") if path.name[11:].isdigit()]
-    return max(found, key=lambda path: int(path.name[11:]), default=None)
+    return sorted(found, key=checkpoint_step)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# -- results -------------------------------------------------------------------------------------------------------
 
 
 def write_folder(
     output: Path, *, base: Path, write: Callable[[Path], object], finish: Callable[[Path], object] = lambda _: None
 ) -> None:
     """Let `write` fill a temporary folder, add the base's tokenizer files, let `finish` change them, and rename it."""
-    temporary = output.with_name(output.name + ".tmp")
+    temporary = output.with_name(output.name + UNFINISHED)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write(temporary)
@@ -95,7 +175,7 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 def _replace_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + UNFINISHED)
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 

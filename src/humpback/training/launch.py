@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from humpback.errors import InputError, MissingDependencyError, StageError
-from humpback.training.spec import STARTED, TrainResult, TrainSpec, TrainStep, check_inputs
+from humpback.store.shards import storage_errors
+from humpback.training.held_out import HELD_OUT, read_losses
+from humpback.training.spec import FAILED, FINISHED, STARTED, TrainResult, TrainSpec, TrainStep, check_inputs
 
 __all__ = ["train"]
 
@@ -32,16 +34,20 @@ def train(spec: TrainSpec, *, on_step: OnStep | None = None) -> TrainResult:
     for package in ("torch", "trl", "peft"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(f"training needs {package}: pip install 'humpback-lm[train]'")
-    spec.work.mkdir(parents=True, exist_ok=True)
-    spec.output.parent.mkdir(parents=True, exist_ok=True)
-    _forget_other_training(spec)
-    if not (spec.output.is_dir() and _is_complete(spec)):
-        started = spec.work / STARTED
-        started.unlink(missing_ok=True)
-        (spec.work / "spec.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        status = _run_child(spec, _Follower(spec.metrics, started, on_step))
-        if status:
-            raise _failure(status, spec.work / "train.log")
+    if spec.method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError("method=qlora needs bitsandbytes: pip install bitsandbytes; or use method=lora")
+    with storage_errors(spec.work):
+        spec.work.mkdir(parents=True, exist_ok=True)
+        spec.output.parent.mkdir(parents=True, exist_ok=True)
+        _forget_other_training(spec)
+        if not (spec.output.is_dir() and (spec.work / FINISHED).is_file()):
+            started = spec.work / STARTED
+            for left in (STARTED, FAILED, FINISHED):
+                (spec.work / left).unlink(missing_ok=True)
+            (spec.work / "spec.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            status = _run_child(spec, _Follower(spec.metrics, started, on_step))
+            if status:
+                raise _failure(status, spec.work)
     return _result(spec)
 
 
@@ -49,19 +55,16 @@ def _forget_other_training(spec: TrainSpec) -> None:
     """Delete what another spec or other rows left: their checkpoints must not be resumed, their model not be served."""
     identity = spec.work / "identity"
     if not identity.is_file() or identity.read_text(encoding="utf-8") != spec.identity():
-        for folder in (*spec.work.glob("checkpoint-*"), spec.output):
+        for folder in (*spec.work.glob("checkpoint*"), spec.output):
             shutil.rmtree(folder, ignore_errors=True)
-        spec.metrics.unlink(missing_ok=True)
+        for path in (spec.metrics, spec.metrics.with_name(HELD_OUT), spec.work / FINISHED):
+            path.unlink(missing_ok=True)
         identity.write_text(spec.identity(), encoding="utf-8")
-
-
-def _is_complete(spec: TrainSpec) -> bool:
-    return (spec.work / STARTED).is_file() and len(_metrics(spec)) == spec.steps
 
 
 def _run_child(spec: TrainSpec, follower: _Follower) -> int:
     environment = {**os.environ, "HUMPBACK_PARENT_PIPE": "1", "PYTHONUNBUFFERED": "1"}
-    if spec.device.startswith("cuda:"):  # the trainer takes the first device it sees
+    if spec.device.startswith("cuda:") and spec.processes == 1:  # the trainer takes the first device it sees
         index = int(spec.device.removeprefix("cuda:"))
         visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
         environment["CUDA_VISIBLE_DEVICES"] = visible[index] if index < len(visible) and visible[0] else str(index)
@@ -69,7 +72,7 @@ def _run_child(spec: TrainSpec, follower: _Follower) -> int:
         environment["OMP_NUM_THREADS"] = str(spec.threads)
     with (spec.work / "train.log").open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "humpback.training.sft", str(spec.work / "spec.json")],
+            [*_command(spec.processes), str(spec.work / "spec.json")],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -91,6 +94,14 @@ def _run_child(spec: TrainSpec, follower: _Follower) -> int:
             child.wait()
         if child.stdin:
             child.stdin.close()
+
+
+def _command(processes: int) -> list[str]:
+    module = ["-m", "humpback.training.sft"]
+    if processes == 1:
+        return [sys.executable, *module]
+    # torchrun starts the processes and ends all when one fails; accelerate finds the others by what it sets
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *module]
 
 
 class _Follower:
@@ -120,12 +131,14 @@ class _Follower:
                     self.on_step(TrainStep(**{name: line[name] for name in STEP_FIELDS}))
 
 
-def _failure(status: int, log: Path) -> Exception:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
-    if status == 2:
-        return InputError(f"{said or 'the trainer refused its input'}; log: {log}")
-    if said is None:
+def _failure(status: int, work: Path) -> Exception:
+    log = work / "train.log"
+    if (work / FAILED).is_file():
+        told = json.loads((work / FAILED).read_text(encoding="utf-8"))
+        if told["status"] == InputError.exit_status:
+            return InputError(f"{told['message']}; log: {log}")
+        said = told["message"]
+    else:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         said = f"the trainer {how}" + (", often for lack of memory: lower batch_tokens" if status == -9 else "")
     return StageError(f"{said}; log: {log}; `humpback run` resumes from the last checkpoint")
@@ -151,4 +164,6 @@ def _result(spec: TrainSpec) -> TrainResult:
         first_tenth_loss=sum(losses[:tenth]) / tenth,
         last_tenth_loss=sum(losses[-tenth:]) / tenth,
         seconds=sum(line["seconds"] for line in lines),
+        held_out=tuple(read_losses(spec.metrics.with_name(HELD_OUT))),
+        kept_step=json.loads((spec.work / FINISHED).read_text(encoding="utf-8"))["kept_step"],
     )

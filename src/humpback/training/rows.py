@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,19 @@ import pyarrow.parquet as pq
 from humpback.errors import InputError
 from humpback.prompts import IGNORE
 
-__all__ = ["count_rows", "label_counts", "read_rows", "row_lengths"]
+__all__ = ["check_fit", "count_rows", "label_counts", "read_rows", "row_lengths"]
 
 SHARES = ("sampling", "weight")
 """Columns that say how much a row counts: draws per epoch on average, and the weight of its loss."""
+ORIGIN = "origin"
+"""Column by which losses of held-out rows are told apart."""
 
 
 def read_rows(paths: Sequence[Path]) -> pa.Table:
-    """Return `id`, `input_ids`, `labels`, `sampling` and `weight` of all rows.
+    """Return `id`, `input_ids`, `labels`, `sampling`, `weight` and `origin` of all rows.
 
-    Each row has a label, each label is its own token, and what says how much a row counts is 1 unless the files say otherwise.
+    Each row has a label, each label is its own token; what says how much a row counts is 1 unless the files say otherwise, and the
+    origin is `all`.
     """
     names = ", ".join(map(str, paths))
     try:
@@ -49,11 +53,29 @@ def read_rows(paths: Sequence[Path]) -> pa.Table:
 
 def _read(path: Path) -> pa.Table:
     there = pq.read_schema(path).names
-    table = pq.read_table(path, columns=["id", "input_ids", "labels", *(name for name in SHARES if name in there)])
+    optional = [name for name in (*SHARES, ORIGIN) if name in there]
+    table = pq.read_table(path, columns=["id", "input_ids", "labels", *optional])
     for name in SHARES:
         if name not in there:
             table = table.append_column(name, pa.array(np.ones(len(table))))
-    return table.select(["id", "input_ids", "labels", *SHARES])
+    if ORIGIN not in there:
+        table = table.append_column(ORIGIN, pa.array(["all"] * len(table), pa.string()))
+    return table.select(["id", "input_ids", "labels", *SHARES, ORIGIN])
+
+
+def check_fit(table: pa.Table, base_model: Path) -> None:
+    """Refuse rows that are longer than the model's context or hold tokens it does not know."""
+    config = json.loads((base_model / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config") or config
+    context = config.get("max_position_embeddings") or config.get("n_positions")
+    lengths, ids = _lengths(table["input_ids"]), _flat(table["input_ids"])
+    if context is not None:
+        _refuse(table, lengths > context, f"longer than the {context} tokens of the context of {base_model}")
+    if (known := config.get("vocab_size")) is not None:
+        strange = np.logical_or.reduceat((ids < 0) | (ids >= known), _starts(lengths))
+        _refuse(
+            table, strange, f"a token outside the {known} that {base_model} knows: it was made with another tokenizer"
+        )
 
 
 def count_rows(table: pa.Table) -> dict[str, int]:

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Schedule", "learning_rate_at", "paper_schedule", "row_order", "schedule_for", "token_batches"]
+__all__ = [
+    "Schedule",
+    "learning_rate_at",
+    "paper_schedule",
+    "row_order",
+    "schedule_for",
+    "share_rows",
+    "token_batches",
+]
 
 PAPER_STEPS = (
     (100, 8, 30),
@@ -92,6 +100,17 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             groups.append([row])
     return groups
+
+
+def share_rows(lengths: Sequence[int], processes: int) -> list[list[int]]:
+    """Split a batch's rows over processes by tokens: the longest first, each to whoever has the fewest. Nobody stays without."""
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    tokens = [0] * processes
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        least = min(range(processes), key=lambda process: (tokens[process], process))
+        shares[least].append(row)
+        tokens[least] += lengths[row]
+    return shares
 
 
 def _check(examples: int) -> None:

@@ -13,14 +13,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from humpback.errors import InputError
 from humpback.recipe import Reporter
+from humpback.training.held_out import HeldOutLoss
 from humpback.training.reporting import check_reporters
 
-__all__ = ["STARTED", "TrainResult", "TrainSpec", "TrainStep", "check_inputs", "check_spec"]
+__all__ = ["FAILED", "FINISHED", "STARTED", "TrainResult", "TrainSpec", "TrainStep", "check_inputs", "check_spec"]
 
 RUNTIME = frozenset(
-    {"data", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device", "precision", "report_to"}
+    {"data", "held_out", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device", "precision"}
+    | {"processes", "sharding", "recompute", "report_to"}
 )
-"""Fields that say where and how a training runs, not what it learns: a checkpoint may be resumed with other values."""
+"""Fields that say where and how a training runs, not what it learns: a checkpoint may be resumed with other values, but for
+`processes`."""
+
+FAILED = "failed.json"
+"""Written into the work folder by a training that gave up: what was wrong, and the exit status."""
+
+FINISHED = "finished.json"
+"""Written into the work folder after the model: the steps trained, and the step whose model was kept."""
 
 STARTED = "started.json"
 """Written into the work folder when the rows are read and the checkpoint is chosen: counts, and the step resumed at."""
@@ -54,7 +63,8 @@ class TrainSpec(BaseModel):
     """Optimizer steps."""
     batch_size: int = Field(ge=1)
     """Examples per optimizer step, exact."""
-    method: Literal["full", "lora"] = "full"
+    method: Literal["full", "lora", "qlora"] = "full"
+    """full: all weights. lora: low-rank adapters, merged at the end. qlora: the same over weights held in 4 bits (bitsandbytes)."""
     learning_rate: float = Field(1e-5, gt=0)
     """Learning rate of the first step (after warm-up)."""
     final_learning_rate: float = Field(9e-6, ge=0)
@@ -74,6 +84,15 @@ class TrainSpec(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32)
     """Seeds the order of the rows, LoRA's start and dropout."""
 
+    held_out: tuple[Path, ...] = ()
+    """Parquet files like `data`, with a column `origin` if their losses are to be told apart; nothing is learnt from them."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Optimizer steps between losses on the held-out rows; None is a tenth of `steps`. There is always one before and at the end."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many held-out losses in a row that are no better than the best; None never stops early."""
+    keep: Literal["last", "best"] = "last"
+    """Which model is the result: after the last step, or of the step with the lowest held-out loss."""
+
     batch_tokens: int | None = Field(None, ge=1)
     """Tokens, padding included, of one forward and backward pass; a longer row is passed alone. None: 512 on a CPU,
     where larger passes were measured slower, 8,192 on a GPU."""
@@ -83,6 +102,13 @@ class TrainSpec(BaseModel):
     """CPU threads; the machine's cores when None."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda or cuda:N."""
+    processes: int = Field(1, ge=1)
+    """Processes that train together, a GPU each where there are any; a batch's rows are split over them."""
+    sharding: Literal["none", "full"] = "none"
+    """none: every process holds the model (DDP). full: weights, gradients and optimizer state are split over GPUs (FSDP2)."""
+    recompute: bool | None = None
+    """Compute activations a second time in the backward pass (gradient checkpointing): less memory, about a third slower. None
+    does so on a GPU when the activations of one pass would not fit beside the model."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; full training keeps its weights in float32. auto is bfloat16 on a GPU that has it, else float32."""
     report_to: tuple[Reporter, ...] = ()
@@ -94,6 +120,14 @@ class TrainSpec(BaseModel):
             raise ValueError("data names no file")
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} leaves none of the {self.steps} steps")
+        if self.processes > self.batch_size:
+            raise ValueError(
+                f"processes={self.processes} for batch_size={self.batch_size}: some would have no row; use fewer"
+            )
+        if not self.held_out and (self.patience is not None or self.keep == "best"):
+            raise ValueError("patience and keep=best need rows in held_out, to tell which step is best")
+        if self.sharding == "full" and self.processes == 1:
+            raise ValueError("sharding=full splits a model over processes, and processes=1")
         return self
 
     @classmethod
@@ -106,14 +140,20 @@ class TrainSpec(BaseModel):
         except ValidationError as error:
             raise _invalid(error, f"the training spec {path}") from error
 
+    @property
+    def evaluation_steps(self) -> int:
+        """Optimizer steps between losses on held-out rows."""
+        return self.evaluate_every or max(1, self.steps // 10)
+
     def identity(self) -> str:
         """Return a digest of everything that decides what is learnt, the content of the data files included."""
         outside = RUNTIME | {"base_model"} if self.base_hash else RUNTIME
         fields = self.model_dump(mode="json", exclude=set(outside))
-        fields["data_sha256"] = []
-        for path in self.data:
-            with path.open("rb") as file:
-                fields["data_sha256"].append(hashlib.file_digest(file, "sha256").hexdigest())
+        for name, paths in (("data_sha256", self.data), ("held_out_sha256", self.held_out)):
+            fields[name] = []
+            for path in paths:
+                with path.open("rb") as file:
+                    fields[name].append(hashlib.file_digest(file, "sha256").hexdigest())
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -162,7 +202,11 @@ class TrainResult:
     """Mean loss of the first tenth of the steps, at least one."""
     last_tenth_loss: float | None
     seconds: float
-    """Wall-clock seconds of the steps, without loading and saving."""
+    """Wall-clock seconds of the steps, without loading, saving and held-out losses."""
+    held_out: tuple[HeldOutLoss, ...] = ()
+    """Losses on the held-out rows, the base model's first."""
+    kept_step: int | None = None
+    """Optimizer steps that the written model has had, fewer than `steps` where an earlier one was best."""
 
 
 def check_inputs(spec: TrainSpec) -> None:
@@ -178,7 +222,7 @@ def check_inputs(spec: TrainSpec) -> None:
         raise InputError(f"base model {base}: the folder holds no config.json; a transformers model folder is needed")
     if not any(base.glob("*.safetensors")):
         raise InputError(f"base model {base}: the folder holds no safetensors; other weight files can run code")
-    for path in spec.data:
+    for path in (*spec.data, *spec.held_out):
         if not path.is_file():
             raise InputError(f"training data {path}: there is no such file")
     check_reporters(spec.report_to)

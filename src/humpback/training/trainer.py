@@ -1,0 +1,292 @@
+"""TRL's trainer with what this project must decide itself. In: a spec, a model, rows in order. Out: metrics and checkpoints.
+
+A step takes exactly the rows of its batch, whatever the number of processes: each process sees the whole batch and takes its share,
+split into passes of at most `batch_tokens`. The loss is the mean over the label tokens of the whole batch, so gradients do not depend
+on how a batch is split.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback
+from trl.trainer.sft_trainer import SFTTrainer
+
+from humpback.errors import StageError, StorageError
+from humpback.prompts import IGNORE
+from humpback.training.batches import EXTRAS, Batch, collate, part_of
+from humpback.training.checkpoints import UNFINISHED, publish_checkpoint
+from humpback.training.guard import Expected, RowLoss, check_step, refuse_loss
+from humpback.training.held_out import HELD_OUT, HeldOutLoss, add_loss, best_loss, read_losses, should_stop
+from humpback.training.schedule import learning_rate_at, share_rows, token_batches
+from humpback.training.spec import TrainSpec
+
+__all__ = ["Trainer"]
+
+KEPT_CHECKPOINTS = 2
+"""The last ones, beside the best: a damaged one has one before it."""
+
+
+class Trainer(SFTTrainer):
+    """SFTTrainer with a token budget per pass, loss at label positions only, and our rate, metrics, checkpoints, held-out loss."""
+
+    def __init__(
+        self, spec: TrainSpec, ids: Sequence[str], expected: Expected, held_out: Dataset | None = None, **kwargs: Any
+    ) -> None:
+        """`ids` are the rows' names by the number in their column `row`."""
+        self.spec, self.ids, self.expected = spec, ids, expected
+        self.held_out_rows = held_out
+        self.losses: list[HeldOutLoss] = []
+        self.step_tokens = self.step_label_tokens = 0
+        self.step_started = time.monotonic()
+        super().__init__(**kwargs, data_collator=collate, callbacks=[_Turns(self)])
+
+    @property
+    def budget(self) -> int:
+        """Tokens of one pass, padding included."""
+        return self.spec.batch_tokens or (512 if self.args.device.type == "cpu" else 8_192)
+
+    # -- one step --------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Give every process every batch: ids are small, and each then knows the whole batch's label count without asking."""
+        return DataLoader(cast(Any, self.train_dataset), batch_size=self.spec.batch_size, collate_fn=collate)
+
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Pass this process's rows of one step in groups of at most `budget` tokens: the gradient is that of the whole batch."""
+        self.step_started = time.monotonic()
+        lengths: list[int] = inputs["attention_mask"].sum(1).tolist()
+        label_counts = (inputs["labels"][:, 1:] != IGNORE).sum(1)
+        self.step_tokens, self.step_label_tokens = sum(lengths), int(label_counts.sum())
+        loss = torch.zeros((), device=self.args.device)
+        count = (label_counts * inputs["weight"]).sum().float().to(self.args.device)
+        groups = self._groups(lengths)
+        for number, group in enumerate(groups):
+            last = number == len(groups) - 1
+            # gradients are exchanged once, after a step's last pass
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                loss += super().training_step(model, part_of(inputs, group, lengths), count)  # type: ignore[no-untyped-call]
+        if not torch.isfinite(loss) or loss == 0:  # before the optimizer would spoil the weights with it
+            raise self._refuse_loss(model, inputs, loss.item())
+        return loss
+
+    def _refuse_loss(self, model: Any, inputs: Batch, loss: float) -> StageError:
+        rows = []
+        for i, length in enumerate(inputs["attention_mask"].sum(1).tolist()):
+            row = part_of(inputs, [i], {i: length})
+            with torch.no_grad(), self.compute_loss_context_manager():
+                own = self.token_losses(model, {name: value.to(self.args.device) for name, value in row.items()})
+            count = int((row["labels"][0, 1:] != IGNORE).sum())
+            name = self.ids[int(inputs["row"][i])]
+            rows.append(RowLoss(id=name, loss=float(own.mean()), tokens=length, label_tokens=count))
+        step = self.state.global_step + 1
+        return refuse_loss(rows, step=step, steps=self.spec.steps, loss=loss, work=self.spec.work)
+
+    def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        shares = share_rows(lengths, self.accelerator.num_processes)
+        split = [
+            [[rows[i] for i in group] for group in token_batches([lengths[row] for row in rows], self.budget)]
+            for rows in shares
+        ]
+        mine = split[self.accelerator.process_index]
+        if self.spec.sharding == "full":
+            # every pass gathers weights from all: who has fewer passes takes rows one by one until the numbers agree
+            wanted = max(map(len, split))
+            while len(mine) < wanted and any(len(group) > 1 for group in mine):
+                largest = max(mine, key=len)
+                mine.append([largest.pop()])
+        return mine
+
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Take the mean over the batch's label tokens, by their rows' weights. TRL's own takes measures too, and all logits."""
+        if self.aux_loss_enabled or return_outputs:
+            plain = {name: value for name, value in inputs.items() if name not in EXTRAS}
+            return super().compute_loss(  # type: ignore[no-untyped-call]
+                model, plain, return_outputs, num_items_in_batch
+            )
+        losses = self.token_losses(model, inputs)
+        labels = inputs["labels"][:, 1:]
+        losses = losses * inputs["weight"].to(losses)[:, None].expand_as(labels)[labels != IGNORE]
+        # the exchange takes the mean over processes, and the batch's loss is the sum
+        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
+
+    def token_losses(self, model: Any, inputs: Batch) -> torch.Tensor:
+        """Return nats of each label token, row by row; logits are computed at their positions only."""
+        labels = inputs["labels"][:, 1:]  # (B, T-1)
+        kept = labels != IGNORE
+        tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        if self.args.device.type != "cpu":  # TRL's head in Triton never holds all logits at once
+            outputs: Any = model(**tokens, labels=inputs["labels"], use_cache=False, fused_lm_head=True)
+            log_probs: torch.Tensor = outputs.log_probs
+            return -log_probs[kept].float()
+        # a hook on the head, so that what a model does to its logits afterwards (scaling, capping) stays its own
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, args: (args[0][:, :-1][kept][None],))
+        try:
+            logits = model(**tokens, use_cache=False).logits[0]  # (label tokens, V)
+        finally:
+            hook.remove()
+        return torch.nn.functional.cross_entropy(logits.float(), labels[kept], reduction="none")
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Return our own line: transformers' polynomial one reaches its end a step after the last."""
+        if self.lr_scheduler is None:
+            spec = self.spec
+
+            def factor(done: int) -> float:
+                rate = learning_rate_at(
+                    done + 1,
+                    steps=spec.steps,
+                    first=spec.learning_rate,
+                    last=spec.final_learning_rate,
+                    warmup_steps=spec.warmup_steps,
+                )
+                return rate / spec.learning_rate
+
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or cast(Any, self.optimizer), factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # -- after a step ----------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Append the step to metrics.jsonl; a loss that cannot be right ends the training before it is saved."""
+        self._metrics["train"].clear()
+        if "loss" not in logs:
+            return
+        step, loss, norm = self.state.global_step, logs["loss"], logs.get("grad_norm", 0.0)
+        for what, value in (("loss", loss), ("gradient", norm)):
+            if not math.isfinite(value) or (what == "loss" and value == 0.0):
+                raise StageError(f"step {step} of {self.spec.steps}: the {what} is {value}; lower learning_rate")
+        check_step(self.expected, step, tokens=self.step_tokens, label_tokens=self.step_label_tokens)
+        line = {
+            "step": step,
+            "steps": self.spec.steps,
+            "loss": loss,
+            "learning_rate": logs["learning_rate"],
+            "grad_norm": logs.get("grad_norm"),
+            "tokens": self.step_tokens,
+            "label_tokens": self.step_label_tokens,
+            "seconds": round(time.monotonic() - self.step_started, 3),
+        }
+        if self.accelerator.is_main_process:
+            with self.spec.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        told = {name: value for name, value in line.items() if name not in ("step", "steps") and value is not None}
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, told)  # report_to
+        if self.held_out_rows is not None and (step % self.spec.evaluation_steps == 0 or step == self.spec.steps):
+            self.measure_held_out(step)
+
+    def measure_held_out(self, step: int) -> None:
+        """Measure and keep the held-out losses; a best step gets a checkpoint, and patience at its end stops the training."""
+        loss = self._held_out_loss(step)
+        self.losses.append(loss)
+        if self.accelerator.is_main_process:
+            add_loss(self.spec.metrics.with_name(HELD_OUT), loss)
+        best = best_loss(self.losses)
+        if self.spec.keep == "best" and best is not None and best.step == step < self.spec.steps:
+            self.control.should_save = True
+        if should_stop(self.losses, self.spec.patience):
+            print(f"step {step}: no better held-out loss since step {best.step if best else 0}; stopping", flush=True)
+            self.control.should_training_stop = True
+
+    def _held_out_loss(self, step: int) -> HeldOutLoss:
+        started = time.monotonic()
+        rows = cast(Dataset, self.held_out_rows)
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        origins = list(rows["origin"])
+        sums = torch.zeros(len(set(origins)), 2, dtype=torch.float64)  # nats, label tokens
+        places = {origin: place for place, origin in enumerate(sorted(set(origins)))}
+        model: Any = self.model
+        model.eval()
+        groups = token_batches(lengths, self.budget)
+        for group in groups[self.accelerator.process_index :: self.accelerator.num_processes]:
+            batch = cast(Batch, self._prepare_inputs(collate([rows[row] for row in group])))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                nats = self.token_losses(model, batch).double().cpu()
+            counts = (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
+            ends = itertools.accumulate(counts)
+            for row, count, end in zip(group, counts, ends, strict=True):
+                sums[places[origins[row]]] += torch.tensor(
+                    [float(nats[end - count : end].sum()), count], dtype=torch.float64
+                )
+        model.train()
+        total = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu().tolist()
+        by_origin: dict[str, tuple[float, float]] = {origin: tuple(total[place]) for origin, place in places.items()}
+        return HeldOutLoss.of(
+            step,
+            sums={origin: nats for origin, (nats, _) in by_origin.items()},
+            tokens={origin: int(count) for origin, (_, count) in by_origin.items()},
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint under another name, and give it its own when it is whole."""
+        writing = Path(self._get_output_dir(trial))
+        if self.accelerator.is_main_process:
+            shutil.rmtree(writing, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                self._publish(writing / f"checkpoint-{self.state.global_step}")
+        except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError of its own
+            shutil.rmtree(writing, ignore_errors=True)
+            raise StorageError(
+                f"the checkpoint of step {self.state.global_step} cannot be written to {self.spec.work}: {error}; "
+                f"free some space ({shutil.disk_usage(self.spec.work).free / 2**30:.1f} GiB are free); earlier checkpoints are kept"
+            ) from error
+        self.accelerator.wait_for_everyone()
+
+    def _publish(self, written: Path) -> None:
+        step = self.state.global_step
+        needed = set()
+        if self.spec.keep == "best":
+            # the best until each kept checkpoint: a training that falls back to it needs that one
+            bests = (best_loss(self.losses, until=until) for until in (step, step - 1))
+            needed = {best.step for best in bests if best}
+        publish_checkpoint(written, self.spec.work, processes=self.spec.processes, keep=KEPT_CHECKPOINTS, needed=needed)
+        shutil.rmtree(written.parent, ignore_errors=True)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Return where checkpoints are written, before each is moved into the work folder."""
+        return str(Path(cast(str, self.args.output_dir)) / f"checkpoint{UNFINISHED}")
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: the run has its own report."""
+
+
+class _Turns(TrainerCallback):
+    """The loss before the first step; and no checkpoint after the last, just before the model itself is written."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        trainer = self.trainer
+        if trainer.held_out_rows is not None:
+            trainer.losses = read_losses(trainer.spec.metrics.with_name(HELD_OUT))
+            if not trainer.losses:
+                trainer.measure_held_out(state.global_step)
+        return control
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if state.global_step >= state.max_steps:
+            control.should_save = False
+        return control

@@ -1,0 +1,145 @@
+"""What a user can get wrong: each a clear message, and nothing half-written that looks whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import Row, make_rows, make_spec, metrics_of, same_weights
+
+from humpback.errors import InputError, MissingDependencyError, StorageError
+from humpback.training import launch
+from humpback.training.rows import check_fit, read_rows
+from humpback.training.spec import TrainSpec
+
+pytest.importorskip("trl")
+pytestmark = pytest.mark.filterwarnings("default")  # trl and its neighbours warn about themselves
+
+
+def run(spec: TrainSpec) -> None:
+    from humpback.training import sft
+
+    sft.run(spec)
+
+
+def changed_base(base: Path, folder: Path, change: Callable[[dict[str, Any]], None], file: str = "config.json") -> Path:
+    shutil.copytree(base, folder)
+    values = json.loads((folder / file).read_text())
+    change(values)
+    (folder / file).write_text(json.dumps(values))
+    return folder
+
+
+def test_a_row_longer_than_the_context_is_refused_by_name(tmp_path: Path, base: Path) -> None:
+    short = changed_base(base, tmp_path / "short", lambda config: config.update(max_position_embeddings=20))
+    rows = make_rows(10)
+    first = next(i for i, (ids, _) in enumerate(rows) if len(ids) > 20)
+    with pytest.raises(InputError, match=rf"row{first}: longer than the 20 tokens of the context of .*short"):
+        run(make_spec(tmp_path, short, rows=rows))
+
+
+def test_a_token_the_model_does_not_know_is_refused_by_name(tmp_path: Path, base: Path) -> None:
+    rows: list[Row] = [*make_rows(3), ([5, 96, 7], [-100, 96, 7])]
+    spec = make_spec(tmp_path, base, rows=rows)
+    with pytest.raises(InputError, match=r"row3: a token outside the 96 .* another tokenizer"):
+        check_fit(read_rows(spec.data), base)
+
+
+def test_one_row_is_trained_on_in_every_place_of_a_batch(tmp_path: Path, base: Path) -> None:
+    rows = make_rows(1)
+    spec = make_spec(tmp_path, base, rows=rows, steps=2)
+    run(spec)
+    assert [line["tokens"] for line in metrics_of(spec)] == [4 * len(rows[0][0])] * 2
+    assert (spec.output / "model.safetensors").is_file()
+
+
+def test_a_tokenizer_without_padding_token_and_chat_template_is_enough(tmp_path: Path, base: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare)
+    (bare / "chat_template.jinja").unlink()
+    values = json.loads((bare / "tokenizer_config.json").read_text())
+    del values["pad_token"]
+    (bare / "tokenizer_config.json").write_text(json.dumps(values))
+    whole, spec = make_spec(tmp_path / "whole", base, steps=2), make_spec(tmp_path / "spec", bare, steps=2)
+    run(whole)
+    run(spec)
+    assert same_weights(whole.output, spec.output)
+    config = json.loads((spec.output / "config.json").read_text())
+    assert config.get("pad_token_id") is None  # nothing is put into the model that its maker left out
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path, base: Path) -> None:
+    deeper = changed_base(base, tmp_path / "deeper", lambda config: config.update(num_hidden_layers=3))
+    with pytest.raises(InputError, match=r"not those of the LlamaForCausalLM .* missing, such as model\.layers\.2"):
+        run(make_spec(tmp_path / "a", deeper))
+    shallow = changed_base(base, tmp_path / "shallow", lambda config: config.update(num_hidden_layers=1))
+    with pytest.raises(InputError, match=r"not asked for, such as model\.layers\.1"):
+        run(make_spec(tmp_path / "b", shallow))
+    wider = changed_base(base, tmp_path / "wider", lambda config: config.update(intermediate_size=256))
+    with pytest.raises(InputError, match=r"wider.*mismatch"):
+        run(make_spec(tmp_path / "c", wider))
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file"),
+            "failed writing",
+        ),
+    ],
+    ids=["system", "torch"],
+)
+def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_leaves_the_one_before(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, text: str
+) -> None:
+    from humpback.training import trainer
+
+    original = trainer.Trainer._save_rng_state
+
+    def fill(self: Any, folder: str) -> None:
+        if self.state.global_step == 4:
+            raise failure
+        original(self, folder)
+
+    monkeypatch.setattr(trainer.Trainer, "_save_rng_state", fill)
+    spec = make_spec(tmp_path, base, save_every=2, steps=6)
+    with pytest.raises(StorageError, match=rf"checkpoint of step 4 cannot be written.*{text}.*GiB are free"):
+        run(spec)
+    assert [path.name for path in spec.work.glob("checkpoint*")] == ["checkpoint-2"]
+    assert not spec.output.exists()
+    monkeypatch.undo()
+    run(spec)  # goes on from the one before
+    whole = make_spec(tmp_path / "whole", base, steps=6)
+    run(whole)
+    assert same_weights(whole.output, spec.output)
+
+
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path, base: Path) -> None:
+    (tmp_path / "file").write_text("")
+    spec = make_spec(tmp_path, base, output=tmp_path / "file" / "model", work=tmp_path / "file" / "work")
+    with pytest.raises(StorageError, match="a part of that path is a file"):
+        launch.train(spec)
+
+
+def test_4_bit_training_without_bitsandbytes_names_it_and_what_to_do(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(tmp_path, base, method="qlora")
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else name)
+    with pytest.raises(
+        MissingDependencyError, match="qlora needs bitsandbytes: pip install bitsandbytes; or use method=lora"
+    ):
+        launch.train(spec)
+
+
+def test_early_stopping_without_held_out_rows_is_refused(tmp_path: Path, base: Path) -> None:
+    for wrong in ({"patience": 2}, {"keep": "best"}):
+        with pytest.raises(ValueError, match="need rows in held_out"):
+            make_spec(tmp_path, base, **wrong)

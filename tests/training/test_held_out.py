@@ -1,0 +1,119 @@
+"""Held-out losses: which step is best, when to stop; and a training that measures, stops and keeps by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny import make_rows, make_spec, same_weights, write_rows
+
+from humpback.training.held_out import HeldOutLoss, add_loss, best_loss, read_losses, should_stop
+from humpback.training.launch import train
+
+pytest.importorskip("trl")
+
+
+def loss(step: int, nll: float) -> HeldOutLoss:
+    return HeldOutLoss.of(step, sums={"seed": nll * 4, "web": nll * 8}, tokens={"seed": 4, "web": 8})
+
+
+def test_the_loss_is_per_label_token_whatever_the_origins_sizes() -> None:
+    found = HeldOutLoss.of(3, sums={"seed": 8.0, "web": 2.0}, tokens={"seed": 4, "web": 1})
+    assert (found.nll, found.tokens) == (2.0, 5)
+    assert found.by_origin == {"seed": 2.0, "web": 2.0}
+
+
+def test_the_best_is_the_lowest_the_earliest_of_equals_and_never_the_base_model() -> None:
+    losses = [loss(0, 1.0), loss(5, 3.0), loss(10, 2.0), loss(15, 2.0), loss(20, 2.5)]
+    best = best_loss(losses)
+    assert best is not None
+    assert best.step == 10
+    early = best_loss(losses, until=9)
+    assert early is not None
+    assert early.step == 5
+    assert best_loss(losses[:1]) is None
+
+
+def test_patience_counts_losses_in_a_row_that_are_no_better() -> None:
+    losses = [loss(0, 1.0), loss(5, 3.0), loss(10, 2.0), loss(15, 2.0)]
+    assert not should_stop(losses, 2)
+    assert should_stop([*losses, loss(20, 2.5)], 2)
+    assert not should_stop([*losses, loss(20, 1.5)], 2)
+    assert not should_stop([*losses, loss(20, 2.5)], None)
+    assert not should_stop([loss(0, 1.0)], 1)
+
+
+def test_losses_come_back_from_their_file_as_they_went_in(tmp_path: Path) -> None:
+    path = tmp_path / "held-out.jsonl"
+    assert read_losses(path) == []
+    losses = [loss(0, 1.5), loss(5, 1.25)]
+    for each in losses:
+        add_loss(path, each)
+    assert read_losses(path) == losses
+
+
+# -- in a training -----------------------------------------------------------------------------------------------------
+
+
+def write_held_out(path: Path) -> Path:
+    rows = pq.read_table(write_rows(path, make_rows(14)[10:]))
+    pq.write_table(rows.append_column("origin", pa.array(["seed", "web", "seed", "web"])), path)
+    return path
+
+
+def held_out_spec(folder: Path, base: Path, **changes: Any) -> Any:
+    folder.mkdir()
+    values = {"steps": 12, "evaluate_every": 2, "held_out": [write_held_out(folder / "held.parquet")], **changes}
+    return make_spec(folder, base, **values)
+
+
+def expected(model_folder: Path, rows: list[tuple[list[int], list[int]]]) -> float:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    nats = count = 0.0
+    for ids, labels in rows:
+        kept = sum(label != -100 for label in labels[1:])
+        with torch.no_grad():
+            nats += kept * model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss.item()
+        count += kept
+    return nats / count
+
+
+@pytest.mark.slow
+def test_held_out_losses_are_those_of_the_model_and_change_nothing_of_it(tmp_path: Path, base: Path) -> None:
+    plain = make_spec(tmp_path / "plain", base, steps=12, dropout=0.1)
+    train(plain)
+    spec = held_out_spec(tmp_path / "held", base, dropout=0.1)
+    result = train(spec)
+    assert [each.step for each in result.held_out] == [0, 2, 4, 6, 8, 10, 12]
+    first, last = result.held_out[0], result.held_out[-1]
+    rows = make_rows(14)[10:]
+    assert first.nll == pytest.approx(expected(base, rows), rel=1e-5)
+    assert last.nll == pytest.approx(expected(spec.output, rows), rel=1e-5)
+    assert last.by_origin["web"] == pytest.approx(expected(spec.output, rows[1::2]), rel=1e-5)
+    assert result.kept_step == 12
+    assert same_weights(plain.output, spec.output)
+
+
+@pytest.mark.slow
+def test_patience_ends_a_training_that_gets_worse_and_the_best_step_is_kept(tmp_path: Path, base: Path) -> None:
+    # so high a rate makes held-out rows worse soon
+    options: dict[str, Any] = {"steps": 60, "learning_rate": 0.03, "final_learning_rate": 0.03, "patience": 3}
+    spec = held_out_spec(tmp_path / "best", base, keep="best", save_every=7, **options)
+    result = train(spec)
+    best = best_loss(result.held_out)
+    assert best is not None
+    assert result.kept_step == best.step < result.steps < 60
+    assert sum(each.step > best.step for each in result.held_out) == 3
+    assert expected(spec.output, make_rows(14)[10:]) == pytest.approx(best.nll, rel=1e-5)
+    assert not list(spec.work.glob("checkpoint*"))
+    assert "stopping" in (spec.work / "train.log").read_text()
+    # the same rows and rate to that step give the same model; only the line of the rate depends on the steps, and is flat here
+    short = make_spec(tmp_path / "short", base, steps=best.step, learning_rate=0.03, final_learning_rate=0.03)
+    train(short)
+    assert same_weights(short.output, spec.output)
