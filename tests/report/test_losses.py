@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from humpback.report import plots
 from humpback.report.losses import POINTS, read_loss_points
@@ -43,3 +44,13 @@ def test_a_training_without_losses_has_no_picture(tmp_path: Path) -> None:
 
 def test_a_curve_of_one_step_is_drawn() -> None:
     assert "<polyline" in plots.lines({"training": [[1, 2.0]]}, "one step")
+
+
+def test_the_page_shows_the_picture_of_each_training(tmp_path: Path, data: dict[str, Any]) -> None:
+    from humpback.report.page import write_report
+
+    data["training"][0]["curves"] = {"training": [[1, 2.0], [2, 1.5]], "held out": [[0, 3.0], [2, 2.0]]}
+    write_report(tmp_path / "report.html", data)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<polyline") == 2
+    assert "<b>backward/finetune</b>, nats per label token by step" in page

@@ -135,39 +135,39 @@ def curve(rows: Sequence[Mapping[str, Any]], name: str, label: str) -> Markup:
 
 
 def lines(curves: Mapping[str, Sequence[Sequence[float]]], label: str) -> Markup:
-    """Curves of [x, value] over one axis, each with its name where it ends; the first is drawn faint, the others strong."""
-    width, height, left, right, foot = 300, 130, 44, 84, 18
-    scale = scale_of({"value": value, "low": None, "high": None} for points in curves.values() for _, value in points)
+    """Curves of [x, value] over one axis, each with its name at its end: the first faint, the second strong, others thin."""
+    width, height, left, right, top, bottom = 300, 140, 40, 88, 10, 106
+    values = [value for points in curves.values() for _, value in points]
     last = max(x for points in curves.values() for x, _ in points)
-    top, bottom = 10, height - foot - 6
+    low, high = min(values), max(values)
+    low, high = (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
 
-    def place(point: Sequence[float]) -> tuple[float, float]:
-        share = (point[1] - scale.low) / (scale.high - scale.low)
-        return left + point[0] / (last or 1) * (width - left - right), bottom - share * (bottom - top)
+    def place(x: float, value: float) -> tuple[float, float]:
+        return left + x / (last or 1) * (width - left - right), bottom - (value - low) / (high - low) * (bottom - top)
 
     marks = []
-    for tick in scale.ticks:
-        y = place((0, tick))[1]
+    for tick in (low, (low + high) / 2, high):
+        y = place(0, tick)[1]
         marks.append(_tag('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>', left, width - right, y, y))
         marks.append(
-            _tag('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{:.3g}</text>', left - 4, y + 3, tick)
+            _tag('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{:.2f}</text>', left - 4, y + 3, tick)
         )
-    taken: list[float] = []
-    for index, (name, points) in enumerate(curves.items()):
-        path = " ".join("{:.1f},{:.1f}".format(*place(point)) for point in points)
-        kind = "line" if index else "line faint"
-        marks.append(_tag('<polyline class="{}" points="{}"/>', kind, path))
-        x, y = place(points[-1])
-        if index:
-            marks.append(_tag('<circle class="dot sure" cx="{:.1f}" cy="{:.1f}" r="2.5"/>', x, y))
-        while any(abs(y - other) < 11 for other in taken):  # names must not lie on each other
-            y += 1
-        taken.append(y)
-        marks.append(_tag('<text class="tick" x="{:.1f}" y="{:.1f}">{}</text>', x + 5, y + 3, name))
+    for kind, points in zip(
+        itertools.chain(("faint", "strong"), itertools.repeat("thin")), curves.values(), strict=False
+    ):
+        path = " ".join("{:.1f},{:.1f}".format(*place(x, value)) for x, value in points)
+        marks.append(_tag('<polyline class="line {}" points="{}"/>', kind, path))
+    lowest = -math.inf
+    for name, points in sorted(
+        curves.items(), key=lambda item: -item[1][-1][1]
+    ):  # from above, so that none lies on another
+        x, y = place(*points[-1])
+        lowest = max(y, lowest + 11)
+        marks.append(_tag('<text class="tick" x="{:.1f}" y="{:.1f}">{}</text>', x + 5, lowest + 3, name))
     for step, anchor in ((0, "start"), (last, "end")):
-        x = place((step, scale.low))[0]
+        x = place(step, low)[0]
         marks.append(
-            _tag('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{:g}</text>', x, height - 4, anchor, step)
+            _tag('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{:g}</text>', x, bottom + 14, anchor, step)
         )
     return _svg("lines", width, height, label, marks)
 
