@@ -198,6 +198,9 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key; repeatable.")
     ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Only try ten steps, keep nothing, and say how long all would take.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only what came of it.")] = False,
     json_: Json = False,
 ) -> None:
@@ -206,7 +209,8 @@ def train(
     from humpback.progress import Console
 
     try:
-        run_train(spec, set_ or (), console=Console(quiet=quiet or json_), as_json=json_)
+        console = Console(quiet=quiet or json_)
+        run_train(spec, set_ or (), console=console, as_json=json_, probe_only=probe)
     except KeyboardInterrupt:
         raise StoppedError(f"{spec} is interrupted; the same command goes on from the last checkpoint") from None
 

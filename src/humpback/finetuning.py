@@ -20,6 +20,7 @@ from humpback.progress import Console, format_seconds
 from humpback.recipe import PRESETS, apply_override
 from humpback.store.shards import shard_files
 from humpback.training.plan import RowCounts, count_data, follow_steps, tell_plan
+from humpback.training.probe import PROBE_STEPS, probe
 from humpback.training.sampling import rounded_rows
 from humpback.training.schedule import schedule_for
 from humpback.training.spec import TrainResult, TrainSpec, check_spec
@@ -31,11 +32,21 @@ EXTRA = ("preset", "epochs")
 """Keys that decide others, and are no part of a spec."""
 
 
-def run_train(path: Path, overrides: Sequence[str], *, console: Console, as_json: bool = False) -> None:
-    """Train what the spec file says, and tell what came of it."""
+def run_train(
+    path: Path, overrides: Sequence[str], *, console: Console, as_json: bool = False, probe_only: bool = False
+) -> None:
+    """Train what the spec file says, and tell what came of it; or try some steps, and tell how long it would take."""
     spec, counts = load_spec(path, overrides)
     for line in tell_plan(spec, counts):
         console.say(line)
+    if probe_only:
+        found = probe(spec)
+        told = (
+            f"{PROBE_STEPS} steps tried: {found.tokens_per_s:,.0f} tokens/s; "
+            f"all {spec.steps:,} take about {format_seconds(found.seconds)}"
+        )
+        print(json.dumps(dataclasses.asdict(found)) if as_json else told)
+        return
     result = _train(spec, console)
     if as_json:
         print(json.dumps({"model": str(spec.output), **dataclasses.asdict(result)}))
@@ -79,6 +90,8 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
     work = Path(str(given.get("work") or output.with_name(output.name + ".work")))
     values |= {"data": [str(file) for file in data], "work": str(work), "steps": schedule.steps}
     values["batch_size"] = schedule.batch_size
+    if given.get("held_out"):
+        values["held_out"] = [str(file) for file in _data_files(given["held_out"], path)]
     values.setdefault("metrics", str(work / "metrics.jsonl"))
     if not given.get("base_hash"):
         base = resolve_model(str(given["base_model"]), MODEL_CACHE)
@@ -136,6 +149,9 @@ def _summary(spec: TrainSpec, result: TrainResult) -> str:
     parts = [f"{result.steps:,} steps", f"{result.tokens:,} tokens in {format_seconds(result.seconds)}"]
     if result.first_tenth_loss is not None and result.last_tenth_loss is not None:
         parts.append(f"loss {result.first_tenth_loss:.3f} -> {result.last_tenth_loss:.3f} (first and last tenth)")
+    if result.held_out:
+        first, kept = result.held_out[0], next(loss for loss in result.held_out if loss.step == result.kept_step)
+        parts.append(f"held-out loss {first.nll:.3f} -> {kept.nll:.3f} (step {kept.step:,} is kept)")
     if (spec.output / "adapter").is_dir():
         parts.append(f"the adapter alone is in {spec.output / 'adapter'}")
     return "; ".join(parts)

@@ -468,6 +468,15 @@ class TrainSettings(Section):
     """Rank of the adapters."""
     lora_alpha: int = Field(32, ge=1)
     """Scale of the adapters: alpha / rank."""
+    held_out_share: float = Field(0.0, ge=0, le=0.5)
+    """Share of a mix's rows, of seed and web alike, that is not trained on but measured while training. The run's own hold-out is
+    not touched: it measures the models afterwards."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Steps between the losses on held-out rows; null is a tenth of all steps."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many held-out losses in a row that are no better than the best; null trains to the end."""
+    keep: Literal["last", "best"] = "last"
+    """Which model is the result: after the last step, or of the step with the lowest held-out loss."""
 
     @model_validator(mode="before")
     @classmethod
@@ -491,6 +500,8 @@ class TrainSettings(Section):
     def _one_length(self) -> TrainSettings:
         if self.steps is not None and self.epochs is not None:
             raise ValueError(f"steps={self.steps} and epochs={self.epochs:g} are both set; keep one of them")
+        if not self.held_out_share and (self.patience is not None or self.keep == "best"):
+            raise ValueError("train.patience and train.keep=best need train.held_out_share, such as 0.05")
         return self
 
 

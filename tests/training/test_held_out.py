@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny import make_rows, make_spec, same_weights, write_rows
+from tiny import make_rows, make_spec, metrics_of, same_weights, write_rows
 
 from humpback.training.held_out import HeldOutLoss, add_loss, best_loss, read_losses, should_stop
 from humpback.training.launch import train
+from humpback.training.rows import read_rows, split_rows
 
 pytest.importorskip("trl")
 
@@ -53,6 +54,19 @@ def test_losses_come_back_from_their_file_as_they_went_in(tmp_path: Path) -> Non
     for each in losses:
         add_loss(path, each)
     assert read_losses(path) == losses
+
+
+def test_a_share_of_each_origin_is_held_out_the_same_each_time_and_never_all(tmp_path: Path) -> None:
+    rows = pq.read_table(write_rows(tmp_path / "rows.parquet", make_rows(13)))
+    origins = ["seed"] * 8 + ["web"] * 4 + ["other"]
+    pq.write_table(rows.append_column("origin", pa.array(origins)), tmp_path / "rows.parquet")
+    table = read_rows([tmp_path / "rows.parquet"])
+    trained, held = split_rows(table, 0.25, seed=3)
+    assert sorted(held["origin"].to_pylist()) == ["seed", "seed", "web"]
+    assert sorted(trained["id"].to_pylist() + held["id"].to_pylist()) == sorted(table["id"].to_pylist())
+    assert split_rows(table, 0.25, seed=3)[1].equals(held)
+    assert not split_rows(table, 0.25, seed=4)[1].equals(held)
+    assert len(split_rows(table.slice(0, 1), 0.5, seed=3)[1]) == 0
 
 
 # -- in a training -----------------------------------------------------------------------------------------------------
@@ -117,3 +131,22 @@ def test_patience_ends_a_training_that_gets_worse_and_the_best_step_is_kept(tmp_
     short = make_spec(tmp_path / "short", base, steps=best.step, learning_rate=0.03, final_learning_rate=0.03)
     train(short)
     assert same_weights(short.output, spec.output)
+
+
+def test_rows_of_the_held_out_share_are_measured_and_not_trained_on(tmp_path: Path, base: Path) -> None:
+    from humpback.training import sft
+
+    rows = make_rows(10)
+    spec = make_spec(tmp_path, base, rows=rows, steps=4, batch_size=3, held_out_share=0.3, evaluate_every=2)
+    sft.run(spec)
+    trained, held = split_rows(read_rows(spec.data), 0.3, spec.seed)
+    losses = read_losses(spec.metrics.with_name("held-out.jsonl"))
+    assert [each.step for each in losses] == [0, 2, 4]
+    assert {each.tokens for each in losses} == {
+        sum(label != -100 for labels in held["labels"].to_pylist() for label in labels[1:])
+    }
+    lengths = [len(ids) for ids in trained["input_ids"].to_pylist()]
+    # 12 places: all seven rows once, five of them again
+    assert sum(lengths) < sum(line["tokens"] for line in metrics_of(spec)) < 2 * sum(lengths)
+    with pytest.raises(ValueError, match=r"held_out and held_out_share=0\.3 are both given"):
+        make_spec(tmp_path, base, held_out_share=0.3, held_out=spec.data)

@@ -12,6 +12,7 @@ from humpback.errors import GateError
 from humpback.recipe import RuntimeSettings, TrainSettings
 from humpback.store.fingerprint import derive_seed
 from humpback.store.shards import storage_errors
+from humpback.training.held_out import HELD_OUT
 from humpback.training.schedule import schedule_for
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
 
@@ -38,7 +39,8 @@ def train_spec(
         raise GateError(
             f"{stage}: the mix is empty, so there is nothing to train on; see the mix stage's rejected rows"
         )
-    schedule = schedule_for(examples, steps=settings.steps, epochs=settings.epochs, batch_size=settings.batch_size)
+    trained = max(1, round(examples * (1 - settings.held_out_share)))
+    schedule = schedule_for(trained, steps=settings.steps, epochs=settings.epochs, batch_size=settings.batch_size)
     return TrainSpec(
         base_model=Path(base.path),
         base_hash=base.content_hash,
@@ -59,6 +61,10 @@ def train_spec(
         max_grad_norm=settings.max_grad_norm,
         lora_rank=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
+        held_out_share=settings.held_out_share,
+        evaluate_every=settings.evaluate_every,
+        patience=settings.patience,
+        keep=settings.keep,
         seed=derive_seed(random_seed, "finetune") % 2**32,
         batch_tokens=runtime.train_batch_tokens,
         save_every=runtime.save_every,
@@ -85,7 +91,9 @@ def take_twin(spec: TrainSpec, other: Path) -> bool:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(spec.output, ignore_errors=True)
         shutil.copytree(other / "model", temporary)
-        shutil.copyfile(other / "metrics.jsonl", spec.metrics)
+        for name in ("metrics.jsonl", HELD_OUT):
+            if (other / name).is_file():
+                shutil.copyfile(other / name, spec.metrics.with_name(name))
         os.replace(temporary, spec.output)
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from humpback.errors import InputError
 from humpback.prompts import IGNORE
 
-__all__ = ["check_fit", "count_rows", "label_counts", "read_rows", "row_lengths"]
+__all__ = ["check_fit", "count_rows", "label_counts", "read_rows", "row_lengths", "split_rows"]
 
 SHARES = ("sampling", "weight")
 """Columns that say how much a row counts: draws per epoch on average, and the weight of its loss."""
@@ -61,6 +62,21 @@ def _read(path: Path) -> pa.Table:
     if ORIGIN not in there:
         table = table.append_column(ORIGIN, pa.array(["all"] * len(table), pa.string()))
     return table.select(["id", "input_ids", "labels", *SHARES, ORIGIN])
+
+
+def split_rows(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Return the rows to train on and those held out: this share of each origin, at least one row, chosen by seed and row id.
+
+    An origin of one row is trained on. A row keeps its side when others come or go, as far as the numbers allow.
+    """
+    places: dict[str, list[tuple[bytes, int]]] = {}
+    for place, (row, origin) in enumerate(zip(table["id"].to_pylist(), table[ORIGIN].to_pylist(), strict=True)):
+        places.setdefault(origin, []).append((hashlib.sha256(f"{seed}:{row}".encode()).digest(), place))
+    held = np.zeros(len(table), dtype=bool)
+    for rows in places.values():
+        count = min(len(rows) - 1, max(1, round(share * len(rows))))
+        held[[place for _, place in sorted(rows)[:count]]] = True
+    return table.filter(pa.array(~held)).combine_chunks(), table.filter(pa.array(held)).combine_chunks()
 
 
 def check_fit(table: pa.Table, base_model: Path) -> None:

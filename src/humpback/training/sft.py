@@ -42,7 +42,7 @@ from humpback.training.checkpoints import (
 )
 from humpback.training.guard import expect
 from humpback.training.held_out import HELD_OUT, best_loss
-from humpback.training.rows import check_fit, count_rows, read_rows
+from humpback.training.rows import check_fit, count_rows, read_rows, split_rows
 from humpback.training.sampling import draw_order
 from humpback.training.schedule import Schedule
 from humpback.training.spec import FAILED, FINISHED, STARTED, TrainSpec, check_inputs
@@ -101,8 +101,10 @@ def run(spec: TrainSpec) -> None:
         torch.set_num_threads(spec.threads)
     table = read_rows(spec.data)
     held_out = read_rows(spec.held_out) if spec.held_out else None
+    if spec.held_out_share:
+        table, held_out = split_rows(table, spec.held_out_share, spec.seed)
     for rows in (table, held_out):
-        if rows is not None:
+        if rows is not None and len(rows):
             check_fit(rows, spec.base_model)
     spec.work.mkdir(parents=True, exist_ok=True)
     trainer = build_trainer(spec, table, held_out, on_cuda=on_cuda)
@@ -176,7 +178,7 @@ def build_trainer(spec: TrainSpec, table: pa.Table, held_out: pa.Table | None, *
         spec,
         table["id"].to_pylist(),
         expect(table, order, spec.batch_size),
-        None if held_out is None else Dataset(held_out),
+        Dataset(held_out) if held_out else None,
         model=model,
         args=_arguments(spec, model, on_cuda=on_cuda),
         train_dataset=rows.select(order),

@@ -86,6 +86,8 @@ class TrainSpec(BaseModel):
 
     held_out: tuple[Path, ...] = ()
     """Parquet files like `data`, with a column `origin` if their losses are to be told apart; nothing is learnt from them."""
+    held_out_share: float = Field(0, ge=0, le=0.5)
+    """In place of `held_out`: this share of the rows of each origin in `data`, which are then not trained on."""
     evaluate_every: int | None = Field(None, ge=1)
     """Optimizer steps between losses on the held-out rows; None is a tenth of `steps`. There is always one before and at the end."""
     patience: int | None = Field(None, ge=1)
@@ -124,8 +126,12 @@ class TrainSpec(BaseModel):
             raise ValueError(
                 f"processes={self.processes} for batch_size={self.batch_size}: some would have no row; use fewer"
             )
-        if not self.held_out and (self.patience is not None or self.keep == "best"):
-            raise ValueError("patience and keep=best need rows in held_out, to tell which step is best")
+        if self.held_out and self.held_out_share:
+            raise ValueError(f"held_out and held_out_share={self.held_out_share:g} are both given; give one of them")
+        if not (self.held_out or self.held_out_share) and (self.patience is not None or self.keep == "best"):
+            raise ValueError(
+                "patience and keep=best need rows in held_out or a held_out_share, to tell which step is best"
+            )
         if self.sharding == "full" and self.processes == 1:
             raise ValueError("sharding=full splits a model over processes, and processes=1")
         return self
