@@ -23,6 +23,8 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands to the command line's own."""
     app.command("alpaca-eval")(alpaca_eval)
     app.command("winrate")(winrate)
+    app.command("zero-shot")(zero_shot)
+    app.command("held-out")(held_out)
 
 
 def alpaca_eval(
@@ -136,6 +138,73 @@ def winrate(
         judging=replace(options, server_model=judge_model, api_key_env=api_key_env, tokenizer=judge_tokenizer),
     )
     run_winrate(settings, folder, as_json=json_)
+
+
+Engine = Annotated[str, typer.Option(metavar="hf|vllm", help="What runs models that are not served.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Sample = Annotated[int | None, typer.Option(min=1, help="Take this many, by the seed.")]
+
+
+def zero_shot(
+    models: Annotated[list[str], typer.Argument(help="Models; each is compared with the first.", metavar="MODEL...")],
+    tasks: Annotated[
+        list[Path], typer.Option("--task", metavar="FILE", help="JSON lines of {query, choices, gold}; repeatable.")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where answers and results are kept.")
+    ] = Path("zero-shot"),
+    sample: Sample = None,
+    prefix: Annotated[str, typer.Option(help="Put before every prompt, for models that need one: <bos>.")] = "",
+    max_tokens: Annotated[int, typer.Option(min=64, help="Longest prompt and choice together.")] = 2048,
+    engine: Engine = "hf",
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and the intervals.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Multiple-choice tasks by likelihood, without examples: accuracy by choice, per character and per token."""
+    from humpback.benchmarking.zeroshot_command import run_zeroshot
+
+    options = _options(folder / "answers.sqlite", engine=engine, device=device, max_tokens=max_tokens)
+    run_zeroshot(models, tasks, folder, options, sample=sample, prefix=prefix, seed=seed, as_json=json_)
+
+
+def held_out(
+    models: Annotated[
+        list[str], typer.Argument(help="Models; each is compared with those before.", metavar="MODEL...")
+    ],
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Option("--pairs", metavar="FILE", help="Held-out {instruction, response}, also source; repeatable."),
+    ] = None,
+    preferences: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Human labels: {input, output_1, output_2, label}.")
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where answers and results are kept.")
+    ] = Path("held-out"),
+    tags: Annotated[
+        str, typer.Option(metavar="auto|both|seed|none", help="Tag sentences; auto: both for models of a run.")
+    ] = "auto",
+    max_tokens: Annotated[int, typer.Option(min=64, help="Longest prompt and answer together.")] = 2048,
+    engine: Engine = "hf",
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Likelihood of held-out responses and instructions, paired between models, and agreement with human preferences."""
+    from humpback.benchmarking.heldout_command import run_heldout
+
+    options = _options(folder / "answers.sqlite", engine=engine, device=device, max_tokens=max_tokens)
+    run_heldout(
+        models,
+        folder,
+        options,
+        pairs=pairs or (),
+        preferences=preferences,
+        tags=_tags(tags),
+        seed=seed,
+        as_json=json_,
+    )
 
 
 def _options(cache: Path, *, engine: str, device: str, max_tokens: int) -> ModelOptions:

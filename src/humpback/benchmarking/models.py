@@ -12,7 +12,7 @@ from humpback.engines import EngineSpec, find_model, find_served, open_engine, r
 from humpback.engines.base import Capability
 from humpback.engines.cache import CachedEngine
 from humpback.errors import InputError
-from humpback.prompts import SEED_TAG, WEB_TAG, Prompts
+from humpback.prompts import RUBRIC, SEED_TAG, WEB_TAG, Prompts
 from humpback.recipe import ServerSettings
 
 __all__ = ["ModelOptions", "TagChoice", "choose_tag", "make_prompts", "opened"]
@@ -80,10 +80,13 @@ def _is_fake(reference: str) -> bool:
     return reference == "fake" or (Path(reference) / "fake-model.json").exists()
 
 
-def make_prompts(engine: CachedEngine, options: ModelOptions, *, rubric: str | None = None) -> Prompts:
+def make_prompts(
+    engine: CachedEngine, options: ModelOptions, *, rubric: str = RUBRIC, instruction_tokens: int = 0
+) -> Prompts:
     """Return what renders prompts for this model."""
-    given = {} if rubric is None else {"rubric": rubric}
-    return Prompts(engine.tokenizer, max_tokens=options.max_tokens, instruction_tokens=0, **given)
+    return Prompts(
+        engine.tokenizer, max_tokens=options.max_tokens, instruction_tokens=instruction_tokens, rubric=rubric
+    )
 
 
 def choose_tag(reference: str, tags: TagChoice) -> str:
