@@ -12,6 +12,7 @@ from humpback.engines import EngineSpec, find_model, find_served, open_engine, r
 from humpback.engines.base import Capability
 from humpback.engines.cache import CachedEngine
 from humpback.errors import InputError
+from humpback.progress import Console
 from humpback.prompts import RUBRIC, SEED_TAG, WEB_TAG, Prompts
 from humpback.recipe import ServerSettings
 
@@ -36,20 +37,22 @@ class ModelOptions:
     api_key_env: str | None = None
     tokenizer: str | None = None
     """Of a server's model: a folder, a hub id, or `estimate`; None takes what it serves."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 @contextlib.contextmanager
 def opened(reference: str, options: ModelOptions, *, needs: Capability) -> Iterator[CachedEngine]:
     """Open the model, check that it can do what is needed, and free its memory in the end."""
-    engine = open_engine(_specify(reference, options))
-    try:
-        if needs not in engine.capabilities:
-            raise InputError(
-                f"{reference} cannot answer here: its engine has no {needs}. {engine.lacks(needs)}".strip()
-            )
-        yield engine
-    finally:
-        engine.close()
+    with Console(quiet=options.quiet).bar(reference, None, "answers") as bar:
+        engine = open_engine(_specify(reference, options), lambda heard: bar.hear(heard.totals, work=heard.work))
+        try:
+            if needs not in engine.capabilities:
+                told = f"{reference} cannot answer here: its engine has no {needs}. {engine.lacks(needs)}"
+                raise InputError(told.strip())
+            yield engine
+        finally:
+            engine.close()
 
 
 def _specify(reference: str, options: ModelOptions) -> EngineSpec:

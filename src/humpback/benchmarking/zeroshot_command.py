@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from humpback.benchmarking.alpacaeval import write_json
+from humpback.benchmarking.alpacaeval import draw, write_json
 from humpback.benchmarking.models import ModelOptions, opened
 from humpback.benchmarking.zeroshot import (
     WAYS,
@@ -41,7 +40,7 @@ def run_zeroshot(
     """Grade every model on every task, and each model against the first, item by item."""
     if len(set(models)) < len(models):
         raise InputError("a model is named twice; name each once")
-    items = {_name(path): _draw(read_items(path), sample, seed) for path in tasks}
+    items = {_name(path): draw(read_items(path), sample, seed) for path in tasks}
     if len(items) < len(tasks):
         raise InputError("two of the tasks have the same file name; rename one")
     graded: dict[str, dict[str, list[Graded]]] = {}
@@ -63,12 +62,6 @@ def run_zeroshot(
 
 def _name(path: Path) -> str:
     return path.name.split(".")[0]
-
-
-def _draw(items: list[Item], sample: int | None, seed: int) -> list[Item]:
-    if sample is None or sample >= len(items):
-        return items
-    return [items[place] for place in sorted(random.Random(seed).sample(range(len(items)), sample))]
 
 
 def _errors(by_task: dict[str, list[Graded]]) -> Counter[str]:
