@@ -14,7 +14,7 @@ from humpback.engines.cache import CachedEngine
 from humpback.errors import InputError
 from humpback.progress import Console
 from humpback.prompts import RUBRIC, SEED_TAG, WEB_TAG, Prompts
-from humpback.recipe import ServerSettings
+from humpback.recipe import ServerSettings, load_recipe
 
 __all__ = ["ModelOptions", "TagChoice", "choose_tag", "make_prompts", "opened"]
 
@@ -93,8 +93,19 @@ def make_prompts(
 
 
 def choose_tag(reference: str, tags: TagChoice) -> str:
-    """Return the tag sentences that instructions get; `auto`: both for a model that a run has trained, none for others."""
+    """Return the tag sentences that instructions get; `auto`: both for a model that a run has trained, none for others.
+
+    A run's model gets the sentences of its run's recipe.
+    """
+    place = Path(reference).absolute()
+    trained = place.name == "model" and place.parent.name == "finetune"
     if tags == "auto":
-        place = Path(reference)
-        tags = "both" if place.name == "model" and place.parent.name == "finetune" else "none"
-    return {"both": f"{SEED_TAG} {WEB_TAG}", "seed": SEED_TAG, "none": ""}[tags]
+        tags = "both" if trained else "none"
+    if tags == "none":
+        return ""
+    seed_tag, web_tag = SEED_TAG, WEB_TAG
+    recipe = next((folder / "recipe.yaml" for folder in place.parents[:4] if (folder / "recipe.yaml").is_file()), None)
+    if trained and recipe:
+        wording = load_recipe(recipe).prompts
+        seed_tag, web_tag = wording.seed_tag, wording.web_tag
+    return " ".join(tag for tag in ((seed_tag, web_tag) if tags == "both" else (seed_tag,)) if tag)
