@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,8 +163,77 @@ def test_wrong_sides_and_prompts_are_refused_by_name(
         ((good, several), "outputs of 2 models"),
         ((good, tmp_path / "none.json"), "cannot be read"),
         ((good, part, "--prompts", good), "has no output for 11 of 12 prompts"),
+        ((good, bad, "--sample", 99), "--sample 99 is more than the 12 there are"),
         ((good, bad, "--tags", "web"), "--tags web is unknown"),
         ((good, bad, "--engine", "tpu"), "--engine tpu is unknown"),
     ):
         ended = command("winrate", *arguments, "--judge", "fake", "-o", tmp_path / "out")
         assert (ended.status, words in ended.err) == (2, True), (words, ended.err)
+
+
+class _Chat(BaseHTTPRequestHandler):
+    """A chat endpoint that prefers GOOD answers."""
+
+    def do_GET(self) -> None:
+        self._send(200, {"object": "list", "data": [{"id": "judge", "object": "model", "owned_by": "someone"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path != "/v1/chat/completions" or body.keys() & {"logprobs", "top_logprobs"}:
+            self._send(404, {"error": {"message": "Not Found", "code": 404}})
+            return
+        text = body["messages"][0]["content"]
+        good, bad = text.find("GOOD"), text.find("BAD")
+        message = {"role": "assistant", "content": f"They differ.\nScore: {1 if good < bad else 5}"}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 100, "completion_tokens": 10}
+        self._send(200, {"model": "judge", "choices": [choice], "usage": usage})
+
+    def _send(self, status: int, content: object) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_server_judges(sides: tuple[Path, Path], tmp_path: Path, command: Command) -> None:
+    pytest.importorskip("httpx")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Chat) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            told = command(
+                *("winrate", *sides, "--judge", f"http://127.0.0.1:{server.server_port}/v1"),
+                *(
+                    "--judge-tokenizer",
+                    "estimate",
+                    "--price-in",
+                    1,
+                    "--price-out",
+                    10,
+                    "-o",
+                    tmp_path / "out",
+                    "--json",
+                ),
+            ).json()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (told["wins"], told["judged"]) == (12, 12)
+    assert told["cost"]["price"] == pytest.approx((told["cost"]["tokens_in"] + 10 * told["cost"]["tokens_out"]) / 1e6)
+
+
+def test_interrupted_comparison_says_that_it_goes_on(
+    sides: tuple[Path, Path], tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> list[Completion]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeEngine, "generate", interrupt)
+    ended = command("winrate", *sides, "--judge", "fake", "-o", tmp_path / "out")
+    assert (ended.status, "the same command goes on" in ended.err) == (1, True)

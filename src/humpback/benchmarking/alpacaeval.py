@@ -13,17 +13,20 @@ import gzip
 import io
 import json
 import math
+import random
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from humpback.benchmarking.comparisons import Comparison, Figures
 from humpback.errors import InputError, StorageError
 
 __all__ = [
     "Output",
+    "draw",
     "read_annotations",
     "read_json_rows",
     "read_leaderboard",
@@ -38,6 +41,7 @@ LEADERBOARD = (
     *("avg_length", "length_controlled_winrate"),
 )
 """Columns of a leaderboard after the model's name, which has none, as in AlpacaEval's own files."""
+T = TypeVar("T")
 TABLE = ("model", "prompt_id", "baseline", "preference", "len_baseline", "len_model")
 
 
@@ -188,6 +192,15 @@ def write_leaderboard(path: Path, rows: Mapping[str, tuple[Figures, float | None
         told = {**asdict(figures), "length_controlled_winrate": controlled}
         writer.writerow([name, *("" if told[column] is None else told[column] for column in LEADERBOARD)])
     _write(path, out.getvalue())
+
+
+def draw(entries: Sequence[T], count: int | None, seed: int) -> list[T]:
+    """Return as many entries as asked for, in their order and chosen by the seed; all for None."""
+    if count is None:
+        return list(entries)
+    if count > len(entries):
+        raise InputError(f"--sample {count} is more than the {len(entries)} there are; leave it out to take all")
+    return [entries[place] for place in sorted(random.Random(seed).sample(range(len(entries)), count))]
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

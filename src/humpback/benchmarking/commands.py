@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humpback.errors import InputError
+from humpback.errors import InputError, StoppedError
 
 if TYPE_CHECKING:
     from humpback.benchmarking.models import ModelOptions, TagChoice
@@ -16,6 +18,10 @@ __all__ = ["add_commands"]
 
 SIDE = "A model (folder, hub id, .gguf, package:NAME, server) or its outputs (.json, .jsonl)."
 
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Engine = Annotated[str, typer.Option(metavar="hf|vllm", help="What runs models that are not served.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Sample = Annotated[int | None, typer.Option(min=1, help="Take this many, by the seed.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -23,6 +29,8 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands to the command line's own."""
     app.command("alpaca-eval")(alpaca_eval)
     app.command("winrate")(winrate)
+    app.command("zero-shot")(zero_shot)
+    app.command("held-out")(held_out)
 
 
 def alpaca_eval(
@@ -85,7 +93,7 @@ def winrate(
         bool, typer.Option("--by-probability", help="Read the judge's probabilities; it writes no reasoning.")
     ] = False,
     recheck: Annotated[int, typer.Option(min=0, help="Prompts on which the judge is asked again.")] = 50,
-    sample: Annotated[int | None, typer.Option(min=1, help="Take this many prompts, by the seed.")] = None,
+    sample: Sample = None,
     tags: Annotated[
         str, typer.Option(metavar="auto|both|seed|none", help="Tag sentences; auto: both for models of a run.")
     ] = "auto",
@@ -94,8 +102,8 @@ def winrate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of a model.")] = 512,
     reply_tokens: Annotated[int, typer.Option(min=1, help="Longest reply of the judge.")] = 512,
     max_tokens: Annotated[int, typer.Option(min=64, help="Longest prompt and answer together.")] = 4096,
-    engine: Annotated[str, typer.Option(metavar="hf|vllm", help="What runs models that are not served.")] = "hf",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    engine: Engine = "hf",
+    device: Device = "auto",
     judge_model: Annotated[str | None, typer.Option(help="The served judge's name.")] = None,
     api_key_env: Annotated[
         str | None, typer.Option(metavar="NAME", help="Environment variable of the judge's key.")
@@ -105,6 +113,7 @@ def winrate(
     ] = None,
     price_in: Annotated[float | None, typer.Option(help="Price of a million tokens the judge reads.")] = None,
     price_out: Annotated[float | None, typer.Option(help="Price of a million tokens it writes.")] = None,
+    quiet: Quiet = False,
     seed: Annotated[int, typer.Option(min=0, help="Of draws and intervals.")] = 0,
     json_: Json = False,
 ) -> None:
@@ -117,7 +126,7 @@ def winrate(
     from humpback.benchmarking.winrate_command import Settings, run_winrate
     from humpback.engines.base import Sampling
 
-    options = _options(folder / "answers.sqlite", engine=engine, device=device, max_tokens=max_tokens)
+    options = _options(folder / "answers.sqlite", engine=engine, device=device, max_tokens=max_tokens, quiet=quiet)
     settings = Settings(
         model=model,
         baseline=baseline,
@@ -135,10 +144,86 @@ def winrate(
         models=options,
         judging=replace(options, server_model=judge_model, api_key_env=api_key_env, tokenizer=judge_tokenizer),
     )
-    run_winrate(settings, folder, as_json=json_)
+    with _resumable(folder):
+        run_winrate(settings, folder, as_json=json_)
 
 
-def _options(cache: Path, *, engine: str, device: str, max_tokens: int) -> ModelOptions:
+def zero_shot(
+    models: Annotated[list[str], typer.Argument(help="Models; each is compared with the first.", metavar="MODEL...")],
+    tasks: Annotated[
+        list[Path], typer.Option("--task", metavar="FILE", help="JSON lines of {query, choices, gold}; repeatable.")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where answers and results are kept.")
+    ] = Path("zero-shot"),
+    sample: Sample = None,
+    prefix: Annotated[str, typer.Option(help="Put before every prompt, for models that need one: <bos>.")] = "",
+    max_tokens: Annotated[int, typer.Option(min=64, help="Longest prompt and choice together.")] = 2048,
+    engine: Engine = "hf",
+    device: Device = "auto",
+    quiet: Quiet = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and the intervals.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Multiple-choice tasks by likelihood, without examples: accuracy by choice, per character and per token."""
+    from humpback.benchmarking.zeroshot_command import run_zeroshot
+
+    options = _options(folder / "answers.sqlite", engine=engine, device=device, max_tokens=max_tokens, quiet=quiet)
+    with _resumable(folder):
+        run_zeroshot(models, tasks, folder, options, sample=sample, prefix=prefix, seed=seed, as_json=json_)
+
+
+def held_out(
+    models: Annotated[
+        list[str], typer.Argument(help="Models; each is compared with those before.", metavar="MODEL...")
+    ],
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Option("--pairs", metavar="FILE", help="Held-out {instruction, response}, also source; repeatable."),
+    ] = None,
+    preferences: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Human labels: {input, output_1, output_2, label}.")
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where answers and results are kept.")
+    ] = Path("held-out"),
+    tags: Annotated[
+        str, typer.Option(metavar="auto|both|seed|none", help="Tag sentences; auto: both for models of a run.")
+    ] = "auto",
+    max_tokens: Annotated[int, typer.Option(min=64, help="Longest prompt and answer together.")] = 2048,
+    engine: Engine = "hf",
+    device: Device = "auto",
+    quiet: Quiet = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Likelihood of held-out responses and instructions, paired between models, and agreement with human preferences."""
+    from humpback.benchmarking.heldout_command import run_heldout
+
+    options = _options(folder / "answers.sqlite", engine=engine, device=device, max_tokens=max_tokens, quiet=quiet)
+    with _resumable(folder):
+        run_heldout(
+            models,
+            folder,
+            options,
+            pairs=pairs or (),
+            preferences=preferences,
+            tags=_tags(tags),
+            seed=seed,
+            as_json=json_,
+        )
+
+
+@contextlib.contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Tell an interrupted person that nothing is lost; typer would end with 130 and say nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError(f"{folder} is interrupted; answers are kept, and the same command goes on") from None
+
+
+def _options(cache: Path, *, engine: str, device: str, max_tokens: int, quiet: bool) -> ModelOptions:
     from humpback.benchmarking.models import ModelOptions
 
     if engine not in ("hf", "vllm"):
@@ -147,7 +232,9 @@ def _options(cache: Path, *, engine: str, device: str, max_tokens: int) -> Model
         cache.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{cache.parent} cannot be made: {error.strerror}; give another -o FOLDER") from error
-    return ModelOptions(cache=cache, engine="vllm" if engine == "vllm" else "hf", device=device, max_tokens=max_tokens)
+    return ModelOptions(
+        cache=cache, engine="vllm" if engine == "vllm" else "hf", device=device, max_tokens=max_tokens, quiet=quiet
+    )
 
 
 def _tags(name: str) -> TagChoice:

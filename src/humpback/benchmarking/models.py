@@ -12,8 +12,9 @@ from humpback.engines import EngineSpec, find_model, find_served, open_engine, r
 from humpback.engines.base import Capability
 from humpback.engines.cache import CachedEngine
 from humpback.errors import InputError
-from humpback.prompts import SEED_TAG, WEB_TAG, Prompts
-from humpback.recipe import ServerSettings
+from humpback.progress import Console
+from humpback.prompts import RUBRIC, SEED_TAG, WEB_TAG, Prompts
+from humpback.recipe import ServerSettings, load_recipe
 
 __all__ = ["ModelOptions", "TagChoice", "choose_tag", "make_prompts", "opened"]
 
@@ -36,20 +37,22 @@ class ModelOptions:
     api_key_env: str | None = None
     tokenizer: str | None = None
     """Of a server's model: a folder, a hub id, or `estimate`; None takes what it serves."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 @contextlib.contextmanager
 def opened(reference: str, options: ModelOptions, *, needs: Capability) -> Iterator[CachedEngine]:
     """Open the model, check that it can do what is needed, and free its memory in the end."""
-    engine = open_engine(_specify(reference, options))
-    try:
-        if needs not in engine.capabilities:
-            raise InputError(
-                f"{reference} cannot answer here: its engine has no {needs}. {engine.lacks(needs)}".strip()
-            )
-        yield engine
-    finally:
-        engine.close()
+    with Console(quiet=options.quiet).bar(reference, None, "answers") as bar:
+        engine = open_engine(_specify(reference, options), lambda heard: bar.hear(heard.totals, work=heard.work))
+        try:
+            if needs not in engine.capabilities:
+                told = f"{reference} cannot answer here: its engine has no {needs}. {engine.lacks(needs)}"
+                raise InputError(told.strip())
+            yield engine
+        finally:
+            engine.close()
 
 
 def _specify(reference: str, options: ModelOptions) -> EngineSpec:
@@ -80,15 +83,29 @@ def _is_fake(reference: str) -> bool:
     return reference == "fake" or (Path(reference) / "fake-model.json").exists()
 
 
-def make_prompts(engine: CachedEngine, options: ModelOptions, *, rubric: str | None = None) -> Prompts:
+def make_prompts(
+    engine: CachedEngine, options: ModelOptions, *, rubric: str = RUBRIC, instruction_tokens: int = 0
+) -> Prompts:
     """Return what renders prompts for this model."""
-    given = {} if rubric is None else {"rubric": rubric}
-    return Prompts(engine.tokenizer, max_tokens=options.max_tokens, instruction_tokens=0, **given)
+    return Prompts(
+        engine.tokenizer, max_tokens=options.max_tokens, instruction_tokens=instruction_tokens, rubric=rubric
+    )
 
 
 def choose_tag(reference: str, tags: TagChoice) -> str:
-    """Return the tag sentences that instructions get; `auto`: both for a model that a run has trained, none for others."""
+    """Return the tag sentences that instructions get; `auto`: both for a model that a run has trained, none for others.
+
+    A run's model gets the sentences of its run's recipe.
+    """
+    place = Path(reference).absolute()
+    trained = place.name == "model" and place.parent.name == "finetune"
     if tags == "auto":
-        place = Path(reference)
-        tags = "both" if place.name == "model" and place.parent.name == "finetune" else "none"
-    return {"both": f"{SEED_TAG} {WEB_TAG}", "seed": SEED_TAG, "none": ""}[tags]
+        tags = "both" if trained else "none"
+    if tags == "none":
+        return ""
+    seed_tag, web_tag = SEED_TAG, WEB_TAG
+    recipe = next((folder / "recipe.yaml" for folder in place.parents[:4] if (folder / "recipe.yaml").is_file()), None)
+    if trained and recipe:
+        wording = load_recipe(recipe).prompts
+        seed_tag, web_tag = wording.seed_tag, wording.web_tag
+    return " ".join(tag for tag in ((seed_tag, web_tag) if tags == "both" else (seed_tag,)) if tag)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from humpback.benchmarking import winrates
-from humpback.benchmarking.alpacaeval import write_json
+from humpback.benchmarking.alpacaeval import draw, write_json
 from humpback.benchmarking.comparisons import Comparison
 from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_by_reply
 from humpback.benchmarking.models import ModelOptions, TagChoice, make_prompts, opened
@@ -107,10 +107,7 @@ def _choose_questions(settings: Settings) -> list[Question]:
         questions = shared_questions(files[0], files[1])
     else:
         raise InputError("a model needs --prompts FILE to answer; only two files of outputs bring their own")
-    if settings.sample is not None and settings.sample < len(questions):
-        chosen = sorted(random.Random(settings.seed).sample(range(len(questions)), settings.sample))
-        questions = [questions[place] for place in chosen]
-    return questions
+    return draw(questions, settings.sample, settings.seed)
 
 
 def _judge(settings: Settings, questions: Sequence[Question], sides: Sequence[Answers]) -> _Judged:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 __all__ = ["print_winrate", "tell"]
 
 
-def tell(estimate: dict[str, Any], unit: str = "%") -> str:
+def tell(estimate: Mapping[str, object], unit: str = "%") -> str:
     """Return a value with its bootstrap interval, or why there is none."""
     value, low, high, reason = (estimate[key] for key in ("value", "low", "high", "reason"))
     if value is None:
