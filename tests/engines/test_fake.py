@@ -45,6 +45,10 @@ def _example(number: int, **changes: object) -> Example:
         response="",
         parent_id="",
         source_uri="",
+        segment_id="",
+        licence="",
+        sampling=1.0,
+        weight=1.0,
         input_ids=(1, 2, number),
         labels=(-100, -100, number),
     )
