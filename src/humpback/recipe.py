@@ -516,7 +516,8 @@ class EvaluateSettings(Section):
     """Ways in which the audit spoils held-out pairs. Fewer cost less, and P(good) is learnt from these alone."""
     labels: bool = False
     """Audit by the human labels of the run too (`humpback label`), in the stage `human` at the end; made with other labels, that
-    stage is refused as stale. Here they decide nothing; `curate.labels` lets them."""
+    stage is refused as stale. Here they decide nothing, and P(good) is the audit's, uncorrected; `curate.labels`
+    lets them decide."""
     control: bool = True
     """Also train a control: seed and as many uncurated candidates as the last iteration curated."""
 

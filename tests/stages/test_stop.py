@@ -188,6 +188,16 @@ def test_the_model_that_judges_worse_is_the_one_that_is_published(
     assert told == "1 iteration, M_1 judges worse; M_1 is kept"
 
 
+def test_a_stop_stage_from_before_audits_were_compared_still_says_how_far_the_run_went(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = {"improved": False, "why": "M_1 is not surely better", "difference": {}, "failed": {}}
+    monkeypatch.setattr(rooms, "judge_iteration", lambda *_, **__: earlier)
+    lab.run(tmp_path / "run", **AUTO)
+    course = find_course(lab.recipe(**AUTO), RunDir(tmp_path / "run"))
+    assert (course.iterations, course.best, course.settled) == (1, 0, True)
+
+
 def test_report_says_which_model_is_kept_and_shows_the_curve(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,8 +36,10 @@ def find_course(recipe: Recipe, run_dir: RunDir) -> Course:
         manifest = run_dir.manifest(f"iteration-{t}/stop")
         if manifest is None:
             return Course(t, t - 1, False, f"iteration {t} is not judged yet")
-        if not manifest.result["goes_on"]:
-            best = t if manifest.result["improved"] else t - 1
+        improved = manifest.result["improved"]
+        # a folder written before audits were compared must still be told that its stop stage is stale
+        if not manifest.result.get("goes_on", improved):
+            best = t if improved else t - 1
             return Course(t, best, True, str(manifest.result["why"]))
     t = recipe.max_iterations
     return Course(t, t, True, f"M_{t} is still better than M_{t - 1}; max_iterations={t} ends it")
