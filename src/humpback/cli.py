@@ -198,14 +198,20 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key; repeatable.")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only tell rows, steps, epochs, tokens and, by ten steps on trial, the time.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only what came of it.")] = False,
     json_: Json = False,
 ) -> None:
     """Train one model on the rows of a mix, without a run; the same command resumes it."""
-    from humpback.finetuning import run_train
+    from humpback.finetuning import print_plan, run_train
     from humpback.progress import Console
 
     try:
+        if plan:
+            print_plan(spec, set_ or ())
+            return
         run_train(spec, set_ or (), console=Console(quiet=quiet or json_), as_json=json_)
     except KeyboardInterrupt:
         raise StoppedError(f"{spec} is interrupted; the same command goes on from the last checkpoint") from None

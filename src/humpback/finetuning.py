@@ -24,11 +24,23 @@ from humpback.training.sampling import rounded_rows
 from humpback.training.schedule import schedule_for
 from humpback.training.spec import TrainResult, TrainSpec, check_spec
 
-__all__ = ["load_spec", "run_train"]
+__all__ = ["load_spec", "print_plan", "run_train"]
 
 MODEL_CACHE = Path.home() / ".cache" / "humpback"
 EXTRA = ("preset", "epochs")
 """Keys that decide others, and are no part of a spec."""
+
+
+def print_plan(path: Path, overrides: Sequence[str]) -> None:
+    """Tell what a training would be, with the time that some steps of it say; nothing is kept of them."""
+    from humpback.training.probe import PROBE_STEPS, probe
+
+    spec, counts = load_spec(path, overrides)
+    for line in tell_plan(spec, counts):
+        print(line)
+    expected = probe(spec.model_copy(update={"report_to": ()}))  # a trial is nothing to report
+    pace = f"{expected.tokens_per_s:,.0f} tokens/s in {min(PROBE_STEPS, spec.steps)} steps on trial"
+    print(f"about {format_seconds(expected.seconds)} ({pace})")
 
 
 def run_train(path: Path, overrides: Sequence[str], *, console: Console, as_json: bool = False) -> None:
