@@ -168,6 +168,25 @@ def test_the_command_trains_and_tells_what_came_of_it(
     assert err == ""
 
 
+def test_a_plan_is_told_with_the_time_of_a_trial_and_nothing_is_trained(
+    tmp_path: Path, base: Path, mix: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from humpback import finetuning
+    from humpback.training import probe
+
+    expected = probe.Expectation(tokens=1000, seconds=125.0, tokens_per_s=8.0)
+    monkeypatch.setattr(finetuning, "probe", lambda spec: expected)
+    file = write(tmp_path / "spec.yaml", f"base_model: {base}\ndata: {mix}\noutput: {tmp_path / 'out'}\n")
+    monkeypatch.setattr(sys, "argv", ["humpback", "train", str(file), "--plan"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    told = capsys.readouterr().out.splitlines()
+    assert "4 steps of 8 rows = 2.67 epochs" in told[1]
+    assert told[2] == "about 2:05 (8 tokens/s in 4 steps on trial)"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_model_is_trained_from_three_lines(tmp_path: Path, base: Path, mix: Path) -> None:
     """With the real trainer: what is left is a model that transformers loads, with our template beside it."""

@@ -198,8 +198,8 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key; repeatable.")
     ] = None,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="Only try ten steps, keep nothing, and say how long all would take.")
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only tell rows, steps, epochs, tokens and, by ten steps on trial, the time.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only what came of it.")] = False,
     json_: Json = False,
@@ -210,7 +210,7 @@ def train(
 
     try:
         console = Console(quiet=quiet or json_)
-        run_train(spec, set_ or (), console=console, as_json=json_, probe_only=probe)
+        run_train(spec, set_ or (), console=console, as_json=json_, plan_only=plan)
     except KeyboardInterrupt:
         raise StoppedError(f"{spec} is interrupted; the same command goes on from the last checkpoint") from None
 

@@ -33,18 +33,16 @@ EXTRA = ("preset", "epochs")
 
 
 def run_train(
-    path: Path, overrides: Sequence[str], *, console: Console, as_json: bool = False, probe_only: bool = False
+    path: Path, overrides: Sequence[str], *, console: Console, as_json: bool = False, plan_only: bool = False
 ) -> None:
     """Train what the spec file says, and tell what came of it; or try some steps, and tell how long it would take."""
     spec, counts = load_spec(path, overrides)
     for line in tell_plan(spec, counts):
         console.say(line)
-    if probe_only:
-        found = probe(spec)
-        told = (
-            f"{PROBE_STEPS} steps tried: {found.tokens_per_s:,.0f} tokens/s; "
-            f"all {spec.steps:,} take about {format_seconds(found.seconds)}"
-        )
+    if plan_only:
+        found = probe(spec.model_copy(update={"report_to": ()}))  # a trial is nothing to report
+        pace = f"{found.tokens_per_s:,.0f} tokens/s in {min(PROBE_STEPS, spec.steps)} steps on trial"
+        told = f"about {format_seconds(found.seconds)} ({pace})"
         print(json.dumps(dataclasses.asdict(found)) if as_json else told)
         return
     result = _train(spec, console)

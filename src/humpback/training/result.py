@@ -15,12 +15,14 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import humpback
 from humpback.errors import InputError
 from humpback.training.checkpoints import write_json
+from humpback.training.held_out import HELD_OUT, read_losses
 from humpback.training.spec import TrainSpec
 
 __all__ = ["ADAPTER", "RECORD", "dress_model", "read_curves", "write_record"]
@@ -75,6 +77,7 @@ def write_record(folder: Path, spec: TrainSpec, counts: Mapping[str, int], *, tr
             },
         },
         "curves": read_curves(lines),
+        "held_out": [asdict(loss) for loss in read_losses(spec.metrics.with_name(HELD_OUT))],
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"device": device, "platform": platform.platform()},
     }
