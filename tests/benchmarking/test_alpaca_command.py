@@ -102,6 +102,8 @@ def test_one_comparison_has_no_standard_error(tmp_path: Path, command: Command) 
         ([_annotation("a", 2), _annotation("a", 1)], ("more than once", "'a'")),
         ([_annotation("a", 7)], ("annotation 1", "preference '7'")),
         ([_annotation("a", "NaN")], ("preference 'NaN'",)),
+        ([_annotation("a", True)], ("preference 'True'",)),
+        ([_annotation("a", [2])], ("preference '[2]'",)),
         ([_annotation("a", None)], ("none has a verdict",)),
         ([{"instruction": "a"}], ("no text 'output_1'",)),
         ([3], ("entry 1", "no JSON object")),

@@ -139,6 +139,16 @@ def test_judge_that_answers_nothing_usable_stops_with_the_counts(
     assert (tmp_path / "out" / "annotations.json").exists()
 
 
+def test_model_that_answers_nothing_is_no_loser(tmp_path: Path, command: Command) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps([{"instruction": f"FAIL-ME {n}"} for n in range(3)]))
+    other = _outputs(tmp_path / "other.json", "other", {f"FAIL-ME {n}": "x" for n in range(3)})
+    ended = command("winrate", "fake", other, "--prompts", prompts, "--judge", "fake", "-o", tmp_path / "out")
+    assert (ended.status, "no usable verdict on 3 prompts (nothing to judge)" in ended.err) == (1, True), ended.err
+    report = json.loads((tmp_path / "out" / "winrate.json").read_text())
+    assert (report["without_output"], report["losses"], report["win_rate"]["value"]) == (3, 0, None)
+
+
 def test_wrong_sides_and_prompts_are_refused_by_name(
     sides: tuple[Path, Path], tmp_path: Path, command: Command
 ) -> None:

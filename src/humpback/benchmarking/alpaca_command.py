@@ -55,7 +55,7 @@ def run_alpaca_eval(
     if as_json:
         print(json.dumps(told, indent=2))
     else:
-        _print(told["baseline"], figures, controlled, reason, told["compared"])
+        _print(told["baseline"], figures, controlled, difficulty, reason, told["compared"])
 
 
 def _number(path: Path) -> dict[str, str]:
@@ -138,6 +138,7 @@ def _print(
     baseline: object,
     figures: dict[str, Figures],
     controlled: dict[str, float],
+    difficulty: Difficulty | None,
     reason: str | None,
     compared: object,
 ) -> None:
@@ -169,6 +170,10 @@ def _print(
     print_table(f"against {baseline}, percent", headers, cells)
     if reason:
         print(f"no length-controlled win rate: {reason}")
+    if difficulty:
+        print(
+            f"length-controlled by our own fit; how hard the prompts are, from the preferences of {difficulty.models} models"
+        )
     if isinstance(compared, dict):
         for name in next(iter(compared.values())):
             off = {model: row[name] for model, row in compared.items() if name in row}

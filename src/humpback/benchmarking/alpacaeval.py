@@ -122,7 +122,8 @@ def _share(preference: object, where: str) -> float | None:
     if preference is None or preference in ("", "None"):
         return None
     try:
-        value = float(preference) if isinstance(preference, str | int | float) else math.nan
+        known = isinstance(preference, str | int | float) and not isinstance(preference, bool)
+        value = float(preference) if known else math.nan  # type: ignore[arg-type]
     except ValueError:
         value = math.nan
     if value == 0:
