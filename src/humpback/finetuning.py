@@ -37,14 +37,15 @@ def run_train(
 ) -> None:
     """Train what the spec file says, and tell what came of it; or try some steps, and tell how long it would take."""
     spec, counts = load_spec(path, overrides)
-    for line in tell_plan(spec, counts):
-        console.say(line)
+    plan = tell_plan(spec, counts)
     if plan_only:
         found = probe(spec.model_copy(update={"report_to": ()}))  # a trial is nothing to report
         pace = f"{found.tokens_per_s:,.0f} tokens/s in {min(PROBE_STEPS, spec.steps)} steps on trial"
-        told = f"about {format_seconds(found.seconds)} ({pace})"
-        print(json.dumps(dataclasses.asdict(found)) if as_json else told)
+        told = [*plan, f"about {format_seconds(found.seconds)} ({pace})"]
+        print(json.dumps({"steps": spec.steps, **dataclasses.asdict(found)}) if as_json else "\n".join(told))
         return
+    for line in plan:
+        console.say(line)
     result = _train(spec, console)
     if as_json:
         print(json.dumps({"model": str(spec.output), **dataclasses.asdict(result)}))
