@@ -119,8 +119,9 @@ def run(spec: TrainSpec) -> None:
     if spec.keep == "best" and best and best.step != step:
         step = best.step
         trainer._load_from_checkpoint(str(_checked(spec.work / f"checkpoint-{step}")))
+    weights = all_of_us.get_state_dict(trainer.model) if trainer.sharded else None  # every process has a part of them
     if all_of_us.is_main_process:
-        save_model(spec, trainer.model, counts, on_cuda=on_cuda)
+        save_model(spec, trainer.model, counts, on_cuda=on_cuda, weights=weights)
         write_json(spec.work / FINISHED, {"steps": trainer.state.global_step, "kept_step": step})
         drop_checkpoints(spec.work)
     all_of_us.wait_for_everyone()

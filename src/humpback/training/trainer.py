@@ -39,7 +39,7 @@ KEPT_CHECKPOINTS = 2
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer with a token budget per pass, loss at label positions only, and our rate, metrics, checkpoints, held-out loss."""
+    """SFTTrainer with a token budget per pass, loss at label positions, and our rate, metrics, checkpoints, held-out loss."""
 
     def __init__(
         self, spec: TrainSpec, ids: Sequence[str], expected: Expected, held_out: Dataset | None = None, **kwargs: Any
@@ -57,6 +57,11 @@ class Trainer(SFTTrainer):
         """Tokens of one pass, padding included."""
         return self.spec.batch_tokens or (512 if self.args.device.type == "cpu" else 8_192)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether the weights are split over the processes, so that every pass needs all of them."""
+        return self.spec.sharding == "full"
+
     # -- one step --------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -71,13 +76,17 @@ class Trainer(SFTTrainer):
         self.step_tokens, self.step_label_tokens = sum(lengths), int(label_counts.sum())
         loss = torch.zeros((), device=self.args.device)
         count = (label_counts * inputs["weight"]).sum().float().to(self.args.device)
-        groups = self._groups(lengths)
-        for number, group in enumerate(groups):
-            last = number == len(groups) - 1
+        groups, idle = self._groups(lengths)
+        for number, group in enumerate(groups + groups[:1] * idle, 1):
+            part = part_of(inputs, group, lengths)
+            if number > len(groups):
+                part["weight"] = torch.zeros_like(part["weight"])
             # gradients are exchanged once, after a step's last pass
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss += super().training_step(model, part_of(inputs, group, lengths), count)  # type: ignore[no-untyped-call]
+            with contextlib.nullcontext() if number == len(groups) + idle else self.accelerator.no_sync(model):
+                loss += super().training_step(model, part, count)  # type: ignore[no-untyped-call]
         if not torch.isfinite(loss) or loss == 0:  # before the optimizer would spoil the weights with it
+            if self.sharded:  # a row alone would be a pass that the other processes do not take
+                raise StageError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower learning_rate")
             raise self._refuse_loss(model, inputs, loss.item())
         return loss
 
@@ -88,25 +97,19 @@ class Trainer(SFTTrainer):
             with torch.no_grad(), self.compute_loss_context_manager():
                 own = self.token_losses(model, {name: value.to(self.args.device) for name, value in row.items()})
             count = int((row["labels"][0, 1:] != IGNORE).sum())
-            name = self.ids[int(inputs["row"][i])]
-            rows.append(RowLoss(id=name, loss=float(own.mean()), tokens=length, label_tokens=count))
-        step = self.state.global_step + 1
-        return refuse_loss(rows, step=step, steps=self.spec.steps, loss=loss, work=self.spec.work)
+            row_id = self.ids[int(inputs["row"][i])]
+            rows.append(RowLoss(id=row_id, loss=float(own.mean()), tokens=length, label_tokens=count))
+        return refuse_loss(rows, step=self.state.global_step + 1, steps=self.spec.steps, loss=loss, work=self.spec.work)
 
-    def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
+    def _groups(self, lengths: Sequence[int]) -> tuple[list[list[int]], int]:
+        """Return this process's passes, and how many it must add for nothing: over split weights, all take the same number."""
         shares = share_rows(lengths, self.accelerator.num_processes)
         split = [
             [[rows[i] for i in group] for group in token_batches([lengths[row] for row in rows], self.budget)]
             for rows in shares
         ]
         mine = split[self.accelerator.process_index]
-        if self.spec.sharding == "full":
-            # every pass gathers weights from all: who has fewer passes takes rows one by one until the numbers agree
-            wanted = max(map(len, split))
-            while len(mine) < wanted and any(len(group) > 1 for group in mine):
-                largest = max(mine, key=len)
-                mine.append([largest.pop()])
-        return mine
+        return mine, max(map(len, split)) - len(mine) if self.sharded else 0
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -117,8 +120,8 @@ class Trainer(SFTTrainer):
             return super().compute_loss(  # type: ignore[no-untyped-call]
                 model, plain, return_outputs, num_items_in_batch
             )
-        losses = self.token_losses(model, inputs)
         labels = inputs["labels"][:, 1:]
+        losses = self.token_losses(model, inputs)
         losses = losses * inputs["weight"].to(losses)[:, None].expand_as(labels)[labels != IGNORE]
         # the exchange takes the mean over processes, and the batch's loss is the sum
         return losses.sum() * self.accelerator.num_processes / num_items_in_batch
@@ -213,7 +216,10 @@ class Trainer(SFTTrainer):
         model: Any = self.model
         model.eval()
         groups = token_batches(lengths, self.budget)
-        for group in groups[self.accelerator.process_index :: self.accelerator.num_processes]:
+        alone = (
+            slice(None) if self.sharded else slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        )
+        for group in groups[alone]:
             batch = cast(Batch, self._prepare_inputs(collate([rows[row] for row in group])))
             with torch.no_grad(), self.compute_loss_context_manager():
                 nats = self.token_losses(model, batch).double().cpu()
@@ -224,7 +230,9 @@ class Trainer(SFTTrainer):
                     [float(nats[end - count : end].sum()), count], dtype=torch.float64
                 )
         model.train()
-        total = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu().tolist()
+        if not self.sharded:
+            sums = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu()
+        total = sums.tolist()
         by_origin: dict[str, tuple[float, float]] = {origin: tuple(total[place]) for origin, place in places.items()}
         return HeldOutLoss.of(
             step,
@@ -273,7 +281,7 @@ class Trainer(SFTTrainer):
 
 
 class _Turns(TrainerCallback):
-    """The loss before the first step; and no checkpoint after the last, just before the model itself is written."""
+    """The loss before the first step; no checkpoint after the last, just before the model itself is written."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer

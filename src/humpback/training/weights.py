@@ -96,22 +96,37 @@ def needs_recompute(spec: TrainSpec, model: Any, *, tokens: int, memory: int) ->
     return bool(tokens * per_token > 0.8 * memory - held)
 
 
-def save_model(spec: TrainSpec, model: Any, counts: Mapping[str, int], *, on_cuda: bool) -> None:
-    """Put the model in its place, adapters merged and alone: float32 from a CPU, bfloat16 from a GPU."""
+def save_model(
+    spec: TrainSpec,
+    model: Any,
+    counts: Mapping[str, int],
+    *,
+    on_cuda: bool,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Put the model in its place, adapters merged and alone: float32 from a CPU, bfloat16 from a GPU.
+
+    `weights` are all of a model that is split over processes.
+    """
+    dtype = torch.bfloat16 if on_cuda else torch.float32
     device = torch.cuda.get_device_name() if on_cuda else "cpu"
 
     def write(folder: Path) -> None:
-        merged = model
+        merged, gathered = model, weights
         if isinstance(model, PeftModel):
             # the vocabulary is the base's: peft would look for the base's config on the hub to find that out
-            model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
-            whole = _onto_whole_weights(spec, model) if spec.method == "qlora" else model.float()
-            merged = whole.merge_and_unload()
+            model.save_pretrained(str(folder / ADAPTER), state_dict=weights, save_embedding_layers=False)
+            apart = weights is not None or spec.method == "qlora"
+            merged = (_onto_whole_weights(spec, model, weights) if apart else model.float()).merge_and_unload()
+            gathered = None
         base = AutoConfig.from_pretrained(spec.base_model)
         for name in DROPOUTS:
             if hasattr(base, name):
                 setattr(merged.config, name, getattr(base, name))
-        merged.to(torch.bfloat16 if on_cuda else torch.float32).save_pretrained(folder)
+        if gathered is None:
+            merged.to(dtype).save_pretrained(folder)
+        else:
+            merged.save_pretrained(folder, state_dict={name: value.to(dtype) for name, value in gathered.items()})
 
     def finish(folder: Path) -> None:
         dress_model(folder, spec)
@@ -128,11 +143,11 @@ def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def _onto_whole_weights(spec: TrainSpec, model: Any) -> Any:
-    """Put the adapters on the base's own weights: merging into 4-bit ones would round the result to 4 bits."""
+def _onto_whole_weights(spec: TrainSpec, model: Any, weights: Mapping[str, torch.Tensor] | None) -> Any:
+    """Put the adapters on the base's own weights: merged into 4-bit ones the result would have 4 bits, into split ones a part."""
     whole = AutoModelForCausalLM.from_pretrained(spec.base_model, dtype=torch.float32, use_safetensors=True)
     again = PeftModel(whole, model.peft_config["default"])
-    learnt = {name: value.cpu().float() for name, value in get_peft_model_state_dict(model).items()}
+    learnt = {name: value.cpu().float() for name, value in get_peft_model_state_dict(model, state_dict=weights).items()}
     set_peft_model_state_dict(again, learnt)
     return again
 
