@@ -109,32 +109,19 @@ def _print(rows: Sequence[dict[str, object]]) -> None:
         bounds = "" if found["low"] is None else f" ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
         return f"{100 * found['value']:+.1f}{bounds}"
 
-    headers = [
-        "task",
-        "model",
-        "n>",
-        "failed>",
-        "chance>",
-        "accuracy>",
-        "per character>",
-        "per token>",
-        "less the first's>",
-    ]
-    cells = [
-        [
-            *(
-                str(row["task"]),
-                str(row["model"]),
-                str(row["n"]),
-                str(row["failed"]),
-                f"{100 * float(str(row['chance'])):.1f}",
-            ),
-            *(tell(row[way]) for way in WAYS),
-            tell_difference(row["against_first"]),
-        ]
-        for row in rows
-    ]
-    print_table("accuracy in percent, Wilson's 95 %; differences per character, paired", headers, cells)
+    headers = ["task", "model", "n>", "failed>", "chance>", "accuracy>", "per character>", "per token>"]
+    several = any(row["against_first"] for row in rows)
+    cells = []
+    for row in rows:
+        told = [str(row[name]) for name in ("task", "model", "n", "failed")]
+        told += [f"{100 * float(str(row['chance'])):.1f}", *(tell(row[way]) for way in WAYS)]
+        cells.append([*told, tell_difference(row["against_first"])] if several else told)
+    title = "accuracy in percent, Wilson's 95 %"
+    print_table(
+        f"{title}; differences per character, paired" if several else title,
+        [*headers, "less the first's>"] if several else headers,
+        cells,
+    )
     for row in rows:
         errors = row["errors"]
         for reason, count in errors.items() if isinstance(errors, dict) else ():
