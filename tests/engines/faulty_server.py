@@ -32,6 +32,7 @@ FAULTS = (
     *("truncated", "HTML", "HTML 502", "wrong model", "two choices", "no choices", "wrong index", "not a number"),
 )
 NAME = "tested"
+CURSE: dict[str, Any] = {"error": {"message": "out of luck", "code": 500}}
 PAGE = b"<!doctype html><html><head><title>502</title></head><body>bad gateway</body></html>"
 
 
@@ -112,6 +113,8 @@ class FaultyServer:
     """Share of requests that meet a fault."""
     stall_s: float = 30.0
     seed: int = 0
+    echoes: bool = True
+    """Whether a prompt is told with its log-probabilities on request."""
     key: str | None = None
     ends: frozenset[int] = frozenset({3})
     """Tokens that end a turn."""
@@ -215,21 +218,29 @@ class FaultyServer:
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
             return await _send(writer, 401, _error(f"Incorrect API key: {headers.get('authorization')}"))
         status, data = self._answer(method, path, body)
-        fault = self._dice.choice(self.faults) if self.faults and self._dice.random() < self.rate else None
+        meets = self.faults and data is not CURSE and self._dice.random() < self.rate
+        fault = self._dice.choice(self.faults) if meets else None
         if fault is not None and not (fault == "not a number" and b"logprob" not in json.dumps(data).encode()):
             self.met[fault] += 1
             return await self._fail(fault, status, data, writer)
         await asyncio.sleep(0)  # hear of a client that has given up in the meantime, on a busy machine
         if self._gone(writer):
             return False
-        if status == 200 and method == "POST" and self.log is not None:  # before: a kill may come right after the reply
+        if status == 200 and method == "POST":
+            self._note(body)
+        return await _send(writer, status, json.dumps(data).encode())
+
+    def _note(self, body: dict[str, Any]) -> None:
+        """Enter an answer into the account, before its first byte is sent.
+
+        After it, whoever has read the answer may look at the account, or clear it, before it stands there: the last question of a
+        probe would count among the rows.
+        """
+        if self.log is not None:
             with self.log.open("a") as file:
                 file.write(digest(body) + "\n")
-        went = await _send(writer, status, json.dumps(data).encode())
-        if status == 200 and method == "POST":
-            self.bodies.append(body)
-            self.answered[digest(body)] += 1
-        return went
+        self.bodies.append(body)
+        self.answered[digest(body)] += 1
 
     def _gone(self, writer: asyncio.StreamWriter) -> bool:
         return writer.is_closing() or self._readers[writer].at_eof()
@@ -289,7 +300,7 @@ class FaultyServer:
         if isinstance(ids, str):
             return 400, {"error": {"message": ids, "code": 400}}
         if self.cursed(ids):
-            return 500, {"error": {"message": "out of luck", "code": 500}}
+            return 500, CURSE
         drawn, finish, text = self._draw(ids, body)
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
@@ -337,7 +348,7 @@ class FaultyServer:
     def _tell(self, ids: list[int], drawn: list[int], body: dict[str, Any]) -> dict[str, Any]:
         """Return log-probabilities of what was drawn, and of the prompt where it is to be echoed."""
         rows = self.model.next_logprobs([*ids, *drawn])
-        told = [*ids, *drawn] if body.get("echo") and self.manner != "llama.cpp" else drawn
+        told = [*ids, *drawn] if body.get("echo") and self.echoes and self.manner != "llama.cpp" else drawn
         first = len(ids) + len(drawn) - len(told)
         most = {"legacy": 5, "vllm": 20, "llama.cpp": 10**6}[self.manner]
         count = min(int(body["logprobs"]), most)

@@ -8,7 +8,7 @@ import pytest
 from contract import EngineContract, PlainModel, assert_engines_agree
 from faulty_server import FAULTS, FaultyServer, FileTokenizer, HashModel
 
-from humpback.engines.base import Capability, ModelRef
+from humpback.engines.base import ModelRef
 from humpback.engines.hf import HFEngine
 from humpback.engines.server.engine import ServerEngine
 from humpback.recipe import ServerSettings
@@ -19,7 +19,6 @@ class Served(EngineContract):
 
     manner = "vllm"
     rate = 0.0
-    kind: type[ServerEngine] = ServerEngine
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -32,7 +31,7 @@ class Served(EngineContract):
         faults = [fault for fault in FAULTS if fault not in ("stall", "429 with seconds")]  # which only take time
         tokenizer = FileTokenizer(contract_model.path)
         with FaultyServer(reference, tokenizer, manner=cls.manner, faults=faults, rate=cls.rate) as server:  # type: ignore[arg-type]
-            engine = cls.kind(contract_model, ServerSettings(url=server.url, concurrency=8))
+            engine = ServerEngine(contract_model, ServerSettings(url=server.url, concurrency=8))
             yield engine
             engine.close()
 
@@ -63,16 +62,11 @@ class TestAsLlamaCpp(Served):
         assert engine.findings.choices == "biased"
 
 
-class WithoutChoices(ServerEngine):
-    """Leaves out what five log-probabilities rarely answer: `test_server.py` tests that it is then an error, and no guess."""
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        return super().capabilities - {"choice_logprobs"}
-
-
 class TestAsALegacyEndpoint(Served):
-    """Completions with echo, and five top log-probabilities."""
+    """Completions with echo, and five top log-probabilities: a choice that is not among them is told by its own echo."""
 
     manner = "legacy"
-    kind = WithoutChoices
+
+    def test_it_claims_all_but_hidden_states(self, engine: ServerEngine) -> None:
+        assert engine.capabilities == {"generate", "choice_logprobs", "loglikelihood"}
+        assert engine.findings.choices == "each"

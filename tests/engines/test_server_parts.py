@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from humpback.engines.base import ModelRef
 from humpback.engines.server import wire
-from humpback.engines.server.client import Client, read_key
+from humpback.engines.server.access import read_key
+from humpback.engines.server.client import Client
 from humpback.engines.server.findings import Findings
 from humpback.engines.server.identity import identify
 from humpback.engines.server.limits import Limiter

@@ -117,9 +117,9 @@ def test_a_server_killed_in_a_call_is_replaced_and_asked_only_what_is_open(
     assert [answer.error for answer in answers] == [None] * 120
     assert sorted(killed) == list(range(120))
     times = Counter(log.read_text().split()) - probes - probes  # the new server is probed as well
-    asked_twice = [count for count in times.values() if count > 1]
     assert len(times) == 120
-    assert len(asked_twice) <= 8  # replies that were on their way when it died
+    # one that it had written down, and not yet sent, when it died
+    assert sum(times.values()) <= 120 + 1
     engine.close()
     engine.on_answer = None
     assert engine.generate(prompts, FREE) == answers
@@ -230,8 +230,7 @@ def test_a_killed_stage_resumes_and_asks_nothing_again_that_it_was_told(
         assert kept >= kill_after
         server.bodies.clear()
         run_stage(killed, settings, byte_model)
-        # what the killed process had sent may still come in after the list was cleared
-        assert 96 - kept <= len(server.bodies) - probes <= 96 - kept + settings.concurrency
+        assert len(server.bodies) - probes == 96 - kept
     rows = [
         [record.instruction for record in read_records(shard_files(folder / "augment", "candidates"), Candidate)]
         for folder in (whole, killed)

@@ -1,6 +1,6 @@
 """log P of given next tokens, by whatever way a server has. In: a prompt and token ids. Out: a value for each, or a reason for none.
 
-Two of the ways are exact over the whole vocabulary. Where only the most probable tokens are told, no value is made up for others.
+Three of the ways are exact over the whole vocabulary. Where only the most probable tokens are told, no value is made up for others.
 """
 
 from __future__ import annotations
@@ -41,9 +41,25 @@ async def choose_logprobs(
         return dict(zip(ids, values, strict=True))
     if found.choices == "biased":
         return await _choose_biased(ask, prompt, ids)
-    read_top = functools.partial(wire.read_top, found=found)
-    told = await ask("/v1/completions", wire.top_body(found, prompt), read_top, work=len(prompt))
-    return _find_among(told, found, tokenizer, prompt, ids)
+    told: Mapping[str, float] = {}
+    if found.top_logprobs > 1:
+        read_top = functools.partial(wire.read_top, found=found)
+        told = await ask("/v1/completions", wire.top_body(found, prompt), read_top, work=len(prompt))
+    names = _texts(tokenizer, prompt, ids)
+    seen = _find_among(told, names, ids)
+    if found.choices == "each":
+        for token in [token for token, value in seen.items() if value is None]:
+            seen[token] = await _judge_one(ask, found, prompt, token)
+        return {token: value for token, value in seen.items() if value is not None}
+    return _bound_unseen(seen, min(told.values()), found, names)
+
+
+async def _judge_one(ask: Ask, found: Findings, prompt: Sequence[int], token: int) -> float:
+    """Ask for the likelihood of the prompt with the token at its end."""
+    ids = (*prompt, token)
+    tell = wire.read_prompt_logprobs if found.likelihood == "prompt_logprobs" else wire.read_echo
+    read = functools.partial(tell, found=found, ids=ids, start=len(prompt))
+    return await ask("/v1/completions", wire.likelihood_body(found, ids), read, work=len(ids))
 
 
 async def _choose_biased(ask: Ask, prompt: Sequence[int], ids: Sequence[int]) -> dict[int, float]:
@@ -63,22 +79,22 @@ async def _choose_biased(ask: Ask, prompt: Sequence[int], ids: Sequence[int]) ->
     return told
 
 
-def _find_among(
-    told: Mapping[str, float], found: Findings, tokenizer: Tokenizer, prompt: Sequence[int], ids: Sequence[int]
-) -> dict[int, float]:
-    """Return the choices' values among the most probable tokens.
-
-    One that is not there is at most as probable as the last one told, and stands at that; where this may matter, there is no answer.
-    """
-    last = tokenizer.decode(prompt[-1:])
-    # decoded after another token: alone, some tokenizers drop the space it begins with
-    texts = {token: tokenizer.decode([*prompt[-1:], token]).removeprefix(last) for token in ids}
+def _find_among(told: Mapping[str, float], names: Mapping[int, str], ids: Sequence[int]) -> dict[int, float | None]:
+    """Return the choices' values among the most probable tokens, None for one that is not there."""
     # a part of a character looks like any other part
-    named = {token: text for token, text in texts.items() if text and "\ufffd" not in text}
-    seen = {token: told.get(f"token_id:{token}", told.get(named.get(token, ""))) for token in ids}
+    texts = {token: text for token, text in names.items() if text and "\ufffd" not in text}
+    return {token: told.get(f"token_id:{token}", told.get(texts.get(token, ""))) for token in ids}
+
+
+def _bound_unseen(
+    seen: Mapping[int, float | None], bound: float, found: Findings, names: Mapping[int, str]
+) -> dict[int, float]:
+    """Return all values. A choice that was not told is at most as probable as the last token that was, and stands at that.
+
+    Where this may matter, there is no answer.
+    """
     mass = math.fsum(math.exp(value) for value in seen.values() if value is not None)
-    bound = min(told.values())
-    unseen = [texts[token] for token, value in seen.items() if value is None]
+    unseen = [names[token] for token, value in seen.items() if value is None]
     may_hold = min(len(unseen) * math.exp(bound), 1 - mass)
     if may_hold > UNSEEN * mass:
         raise GaveUpError(
@@ -86,3 +102,9 @@ def _find_among(
             f"tells; the choices seen hold {mass:.3g} of the probability, those unseen up to {may_hold:.3g}"
         )
     return {token: bound if value is None else value for token, value in seen.items()}
+
+
+def _texts(tokenizer: Tokenizer, prompt: Sequence[int], ids: Sequence[int]) -> dict[int, str]:
+    """Return each token's text, decoded after another token: alone, some tokenizers drop the space it begins with."""
+    last = tokenizer.decode(prompt[-1:])
+    return {token: tokenizer.decode([*prompt[-1:], token]).removeprefix(last) for token in ids}

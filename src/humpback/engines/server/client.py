@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 import json
-import os
 import random
 import time
-import urllib.parse
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import NamedTuple, TypeVar
 
 import httpx
 
+from humpback.engines.server.access import is_loopback, read_key
 from humpback.engines.server.background import Background
 from humpback.engines.server.limits import Limiter
 from humpback.engines.server.retries import (
@@ -32,7 +30,7 @@ from humpback.engines.server.retries import (
 from humpback.errors import InputError, StageError
 from humpback.recipe import ServerSettings
 
-__all__ = ["Client", "Reply", "read_key"]
+__all__ = ["Client", "Reply"]
 
 T = TypeVar("T")
 
@@ -43,6 +41,8 @@ FEWEST_FAILURES = 5
 """A server is not given up before so many requests have failed, however impatient the recipe."""
 MOST_TRIES = 1000
 """Of one row, whatever the deadline: each waits longer than the one before, up to half a minute."""
+UNDER_WAY_S = 1.0
+"""How long replies under way are waited for when the call ends for all: those of a dead server are there at once, or never."""
 LOOKS = 5
 """Tries of a request that only looks what the server can do."""
 
@@ -71,7 +71,7 @@ class Client:
     def __init__(self, url: str, settings: ServerSettings, *, died: Callable[[], bool] = lambda: False) -> None:
         """`died` tells whether a server of our own has ended."""
         self.url = url.rstrip("/").removesuffix("/v1").rstrip("/")
-        self.is_here = _is_loopback(self.url)
+        self.is_here = is_loopback(self.url)
         self.settings = settings
         self.limiter = Limiter(settings.concurrency)
         self.requests = 0
@@ -81,6 +81,8 @@ class Client:
         self._died = died
         self._key = read_key(settings.api_key_env)
         self._dice = random.Random()  # only waits depend on it
+        self._ending = False
+        """Whether a failure of one row is ending all."""
         self._background = Background(f"server {self.url}")
         self._http: httpx.AsyncClient | None = None
         self._forgive()
@@ -93,6 +95,7 @@ class Client:
     def run(self, jobs: Mapping[int, Callable[[], Awaitable[T]]], hear: Callable[[int, T | GaveUpError], None]) -> None:
         """Work on all jobs at once; `hear(row, answer)` is called here, in the caller's thread, as each one ends."""
         self._forgive()
+        self._ending = False
         self._background.run(jobs, hear)
 
     def do(self, work: Coroutine[object, object, T]) -> T:
@@ -117,13 +120,17 @@ class Client:
         while True:
             async with self.limiter.place(first=tries > 0):
                 sent = time.monotonic()
-                outcome = await self._try("POST", path, body, read)
+                outcome = await self._see_through(self._try("POST", path, body, read))
                 self._tell_limiter(outcome, sent, work)
             if not isinstance(outcome, Failure):
                 self._forgive()
                 return outcome
             tries += 1
-            await self._stop_if_vain(outcome)
+            try:
+                await self._stop_if_vain(outcome)
+            except (InputError, StageError, ServerDiedError):
+                self._ending = True
+                raise
             wait = max(backoff_s(tries, self._dice), outcome.retry_after_s or 0.0)
             if outcome.kind != "absent":  # what nobody heard costs the server's patience, not the row's time
                 spent += time.monotonic() - sent + wait
@@ -172,6 +179,22 @@ class Client:
             return read(reply.json())
         except BadAnswerError as error:
             return Failure(kind="broken", reason=str(error))
+
+    async def _see_through(self, one_try: Coroutine[object, object, T | Failure]) -> T | Failure:
+        """Make one try; when another row's failure ends all, let a reply that is under way come: it need not be asked for again."""
+        task = asyncio.create_task(one_try)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self._ending:
+                await asyncio.wait({task}, timeout=UNDER_WAY_S)
+            if not task.done() or task.cancelled():
+                task.cancel()
+                raise
+            outcome = task.result()
+            if isinstance(outcome, Failure):
+                raise
+            return outcome
 
     def _judge(self, reply: Reply) -> Failure:
         failure = judge_status(reply.status, reply.headers, reply.body)
@@ -263,25 +286,3 @@ class Client:
                 trust_env=not self.is_here,
             )
         return self._http
-
-
-def read_key(variable: str | None) -> str:
-    """Return the key that an environment variable holds; "" when none is named."""
-    if variable is None:
-        return ""
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise InputError(f"runtime.server.api_key_env={variable} is not set in the environment: export {variable}=...")
-    if not key.isascii() or not key.isprintable():
-        raise InputError(
-            f"runtime.server.api_key_env={variable} holds no key: it has characters that no header may have"
-        )
-    return key
-
-
-def _is_loopback(url: str) -> bool:
-    host = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -25,8 +25,9 @@ from humpback.engines.base import (
     Sampling,
 )
 from humpback.engines.server import wire
+from humpback.engines.server.access import read_key
 from humpback.engines.server.choosing import choose_logprobs
-from humpback.engines.server.client import Client, read_key
+from humpback.engines.server.client import Client
 from humpback.engines.server.findings import Findings
 from humpback.engines.server.identity import check_served
 from humpback.engines.server.probe import probe
@@ -141,7 +142,9 @@ class ServerEngine:
             mass = min(math.fsum(map(math.exp, told.values())), 1.0)
             return ChoiceLogprobs(logprobs=tuple(told[choice.token_id] for choice in choices), mass=mass)
 
-        errors = [self._find_error(p.token_ids, room=1, answer=ids) for p in prompts]
+        # a choice that is judged as the prompt's last token has one drawn after it
+        room = 2 if self.findings.choices == "each" else 1
+        errors = [self._find_error(p.token_ids, room=room, answer=ids) for p in prompts]
         return self._answer(
             errors,
             lambda row: choose(prompts[row]),

@@ -48,9 +48,10 @@ class Findings:
     """Most probable next tokens it tells, with log-probabilities."""
     chat_top_logprobs: int = 0
     """The same of its chat endpoint; not used, for a chat endpoint cannot be given the start of an answer."""
-    choices: Literal["named", "biased", "top"] | None = None
+    choices: Literal["named", "biased", "each", "top"] | None = None
     """How log P of given tokens is had. named: `logprob_token_ids`, exact. biased: `logit_bias` on llama.cpp's own endpoint,
-    exact. top: among the most probable ones, where they are."""
+    exact. each: among the most probable ones, and each that is not there by a likelihood of its own, exact. top: among the most
+    probable ones, where they are."""
     likelihood: Literal["prompt_logprobs", "echo"] | None = None
     """How the log-probabilities of a given text are had."""
     seeds: Literal["kept", "ignored", "unknown"] = "unknown"
@@ -110,6 +111,7 @@ _SEEDS = {"kept": "yes", "ignored": "no: drawn anew each time", "unknown": "cann
 _CHOICES = {
     "named": "exact, by logprob_token_ids",
     "biased": "exact, by logit_bias on /completion",
+    "each": "exact, by up to six requests for one rating (few log-probabilities, and the likelihood of each score)",
     "top": "where the five scores are among the most probable tokens; else the rating is missing",
     None: "no",
 }

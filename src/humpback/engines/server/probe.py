@@ -55,6 +55,8 @@ async def probe(client: Client) -> Findings:
     if found.token_prompts:
         found = await _try_choices(client, found)
         found = await _try_likelihood(client, found)
+        if found.likelihood and found.choices in (None, "top"):
+            found = dataclasses.replace(found, choices="each")
     return await _try_seeds(client, found)
 
 
