@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from humpback.engines import answers
-from humpback.engines.answers import SCHEMA, AnswerCache, Source, locate_cache
+from humpback.engines.answers import READABLE, SCHEMA, AnswerCache, Source, locate_cache
 from humpback.errors import LockedError, StorageError
 
 ONE, TWO = Source("model-1", "generate"), Source("model-2", "loglikelihood")
@@ -136,7 +136,7 @@ def test_database_of_another_program_is_refused_and_not_touched(path: Path, tabl
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(("schema", "age"), [(SCHEMA + 1, "a newer"), (SCHEMA - 1, "an older")])
+@pytest.mark.parametrize(("schema", "age"), [(SCHEMA + 1, "a newer"), (READABLE - 1, "an older")])
 def test_cache_of_another_schema_is_refused_and_not_touched(path: Path, schema: int, age: str) -> None:
     cache = AnswerCache(path)
     cache.put(ONE, _items(1))
@@ -150,6 +150,21 @@ def test_cache_of_another_schema_is_refused_and_not_touched(path: Path, schema: 
     ):
         AnswerCache(path)
     assert path.read_bytes() == before
+
+
+def test_cache_of_the_schema_before_is_read_and_from_then_on_refused_by_the_version_before(path: Path) -> None:
+    cache = AnswerCache(path)
+    cache.put(ONE, _items(3))
+    cache.close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version={READABLE}")
+    db.close()
+    cache = AnswerCache(path)
+    assert cache.get([key for key, _ in _items(3)]) == dict(_items(3))
+    cache.close()
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    db.close()
 
 
 def test_cache_of_the_first_version_is_refused_with_what_to_do(path: Path) -> None:

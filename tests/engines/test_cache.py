@@ -423,7 +423,7 @@ def test_an_answer_takes_few_bytes(open_engine: Open) -> None:
     engine.choice_logprobs(prompts, CHOICES)
     engine.choice_logprobs(prompts, (), layers=(0, 1, 2))
     sizes = [group.bytes - 32 * group.entries for group in engine.cache.groups()]
-    assert sizes == [20 + 5 * 8 + 20 + 3 * 8 * 4, 12]
+    assert sizes == [20 + 5 * 8 + 20 + 3 * (1 + 8 * 2), 12]
 
 
 def test_drawn_tokens_and_their_logprob_come_back(tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ __all__ = ["AnswerCache", "Group", "Removed", "Source", "locate_cache"]
 
 APPLICATION = 0x68756D70
 """`hump`, where SQLite keeps the kind of a file."""
-SCHEMA = 2
+SCHEMA = 3
 """Raised when tables, keys or packed answers change; 1 had text values and no number."""
+READABLE = 2
+"""An older schema whose answers are still read: it kept hidden states as float32. Its file becomes one of ours."""
 DAY_S = 86_400
 LOOKUP = 500
 """Keys of one SELECT; SQLite's own limit was 999 for long."""
@@ -247,6 +249,10 @@ class AnswerCache:
                     self._db.execute(f"PRAGMA application_id={APPLICATION}")
                     self._db.execute(f"PRAGMA user_version={SCHEMA}")
         kind, schema = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        if kind == APPLICATION and schema == READABLE:
+            # what is written from here on the older version could not read: it has to refuse the file
+            self._db.execute(f"PRAGMA user_version={SCHEMA}")
+            return
         if kind == APPLICATION and schema == SCHEMA:
             return
         tables = [name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]

@@ -185,15 +185,19 @@ class CachedEngine:
             for index, answer in fine:
                 also(index, answer)
 
+        def as_kept(answers: list[Answer]) -> list[Answer]:
+            # hidden states are rounded where they are kept: a run that was killed must go on with what one that was not has
+            return [answer if answer.error else packing.unpack(packing.pack(answer)) for answer in answers]
+
         if isinstance(self.inner, TellsAnswers):
             self.inner.on_answer = lambda index, answer: store([(index, answer)])
             try:
-                return self._time(ask, len(keys), work=work)
+                return as_kept(self._time(ask, len(keys), work=work))
             finally:
                 self.inner.on_answer = None  # the next call may be another's, about other rows
         fresh = self._time(ask, len(keys), work=work)
         store(enumerate(fresh))
-        return fresh
+        return as_kept(fresh)
 
     def _time(self, ask: Callable[[], list[Answer]], count: int, *, work: float) -> list[Answer]:
         inner, started = dataclasses.replace(self.inner.totals), time.monotonic()
