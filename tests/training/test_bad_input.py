@@ -143,3 +143,21 @@ def test_early_stopping_without_held_out_rows_is_refused(tmp_path: Path, base: P
     for wrong in ({"patience": 2}, {"keep": "best"}):
         with pytest.raises(ValueError, match="need rows in held_out"):
             make_spec(tmp_path, base, **wrong)
+
+
+def test_more_processes_than_gpus_and_a_model_split_over_cpus_are_refused(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from humpback.training import sft
+
+    with pytest.raises(InputError, match="processes=3, but 1 run; start them with torchrun --nproc-per-node 3"):
+        run(make_spec(tmp_path, base, processes=3))
+    monkeypatch.setattr(sft, "TOGETHER", 3)
+    with pytest.raises(InputError, match="sharding=full needs GPUs"):
+        run(make_spec(tmp_path, base, processes=3, sharding="full"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="processes=3, but torch sees 2 CUDA devices"):
+        run(make_spec(tmp_path, base, processes=3, device="cuda"))

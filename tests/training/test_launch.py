@@ -227,7 +227,7 @@ def test_the_child_does_not_outlive_its_parent(tmp_path: Path, base: Path) -> No
     file.write_text(spec.model_dump_json())
     parent = subprocess.Popen([sys.executable, "-c", code, str(file)])
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 500  # a busy machine takes minutes to import torch
         while not (spec.metrics.is_file() and spec.metrics.stat().st_size):
             assert parent.poll() is None
             assert time.monotonic() < deadline
@@ -236,7 +236,7 @@ def test_the_child_does_not_outlive_its_parent(tmp_path: Path, base: Path) -> No
     finally:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while children_of(spec) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not children_of(spec)
