@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from humpback.errors import RecipeError
+from humpback.studies.cell import CellRooms
 from humpback.studies.grid import AblationStudy, load_study
 
 if TYPE_CHECKING:
@@ -124,6 +125,30 @@ def test_a_cell_that_fails_leaves_the_others_and_is_told_with_its_reason(
     assert failed["setting"]["size"] == "1000"
     assert "size=1000: there are only" in failed["why"]
     assert "1 cells failed" in ended.err
+
+
+def test_a_killed_study_goes_on_with_the_cell_that_it_was_at(
+    lab: Lab, tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = _write(lab, tmp_path, factors={"data": ["seed", "seed+curated"]})
+    whole = CellRooms.train
+
+    def stop(self: CellRooms) -> None:
+        if self.arm.data == "seed+curated":
+            raise KeyboardInterrupt
+        whole(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CellRooms, "train", stop)
+        ended = run_command("study", "ablation", file, "-o", tmp_path / "out")
+    assert ended.status == 1
+    assert "the same command resumes it" in ended.err
+    (scored,) = (tmp_path / "out").glob("cells/*/iteration-1/score/manifest.json")
+    before = scored.stat()
+    ended = run_command("study", "ablation", file, "-o", tmp_path / "out", "--json")
+    assert ended.status == 0, ended.err
+    assert (scored.stat().st_ino, scored.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert len(json.loads(ended.out)["settings"]) == 2
 
 
 def test_a_combination_that_is_no_recipe_is_a_failed_cell(lab: Lab, tmp_path: Path, run_command: Command) -> None:
