@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from humpback.cli import app
 from humpback.recipe import Recipe, load_recipe
+from humpback.studies.grid import AblationStudy, ScalingStudy, load_study
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,6 +58,13 @@ def test_make_targets_of_the_readme_exist() -> None:
 def test_recipe_of_the_readme_is_valid() -> None:
     recipe = README.split("```yaml", 1)[1].split("```", 1)[0]
     assert Recipe.model_validate(yaml.safe_load(recipe)).seed.holdout == 100
+
+
+def test_example_studies_are_valid_and_as_large_as_they_say() -> None:
+    _, ablation = load_study(ROOT / "examples" / "ablation.yaml", AblationStudy)
+    _, scaling = load_study(ROOT / "examples" / "scaling.yaml", ScalingStudy)
+    assert [cell.fault for cell in (*ablation, *scaling)] == [None] * 32
+    assert (len(ablation), len(scaling)) == (14, 18)
 
 
 @pytest.mark.parametrize("name", ["demo.yaml", "everyday.yaml"])

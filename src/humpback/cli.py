@@ -10,6 +10,7 @@ import typer
 
 from humpback.benchmarking.commands import add_commands
 from humpback.errors import HumpbackError, InputError, StoppedError
+from humpback.studies.commands import study_app
 
 __all__ = ["app", "main"]
 
@@ -28,6 +29,7 @@ cache_app = typer.Typer(
     help="Look into an answer cache, or make it smaller.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(study_app, name="study")
 add_commands(app)
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]

@@ -17,7 +17,7 @@ from humpback.seeds.readers import check_inputs as check_seed
 from humpback.stages.table import find_course, known_names
 from humpback.store.rundir import RunDir, check_folder
 
-__all__ = ["leave_no_iteration_behind", "run", "self_align"]
+__all__ = ["leave_no_iteration_behind", "run", "self_align", "write_candidates"]
 
 
 def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | None = None) -> bool:
@@ -62,18 +62,7 @@ def leave_no_iteration_behind(recipe: Recipe, run_dir: RunDir, *, remove: bool) 
 
 def self_align(stage: Rooms, *, control: bool) -> None:
     """Self-alignment with instruction backtranslation. Every model is fine-tuned from the base model."""
-    stage.seed()
-    stage.ingest()
-    stage.dedup()
-
-    stage.mix_backward()  # reversed seed pairs: the response is given, the instruction learnt
-    stage.finetune("backward")  # M_yx
-    stage.gate()  # is what M_yx writes on a few hundred segments worth writing for all?
-    stage.augment()  # A: one instruction for every segment
-
-    stage.mix(0)  # seed pairs only
-    stage.finetune("iteration-0")  # M_0
-    stage.audit(0)
+    write_candidates(stage)
 
     for t in stage.iterations():  # 1 to T, or while M_t is better than M_(t-1)
         stage.score(t)  # M_(t-1) scores all of A
@@ -94,3 +83,19 @@ def self_align(stage: Rooms, *, control: bool) -> None:
     stage.human()  # what people say of the candidates decides nothing, so more labels make nothing else anew
     stage.dataset()
     stage.report()
+
+
+def write_candidates(stage: Rooms) -> None:
+    """Write an instruction for every segment, train the model that is first to score them, and audit it."""
+    stage.seed()
+    stage.ingest()
+    stage.dedup()
+
+    stage.mix_backward()  # reversed seed pairs: the response is given, the instruction learnt
+    stage.finetune("backward")  # M_yx
+    stage.gate()  # is what M_yx writes on a few hundred segments worth writing for all?
+    stage.augment()  # A: one instruction for every segment
+
+    stage.mix(0)  # seed pairs only
+    stage.finetune("iteration-0")  # M_0
+    stage.audit(0)

@@ -53,6 +53,7 @@ __all__ = [
     "dump_recipe",
     "load_corpus",
     "load_recipe",
+    "read_yaml",
 ]
 
 Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift", "ifd", "probe", "text"]
@@ -770,7 +771,7 @@ class CorpusRecipe(Section):
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a YAML recipe and apply `section.key=value` overrides; raise RecipeError with every fault and its fix."""
-    data = _read_yaml(path)
+    data = read_yaml(path)
     for override in overrides:
         apply_override(data, override)
     return check_section(Recipe, data, f"recipe {path}")
@@ -778,7 +779,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def load_corpus(path: Path | None, given: Mapping[str, Any], overrides: Sequence[str] = ()) -> CorpusRecipe:
     """Return the corpus section of a recipe, or none's, with the keys given instead of its own, and overrides."""
-    data = {key: value for key, value in _read_yaml(path).items() if key in CorpusRecipe.model_fields} if path else {}
+    data = {key: value for key, value in read_yaml(path).items() if key in CorpusRecipe.model_fields} if path else {}
     corpus = data.get("corpus") or {}
     if not isinstance(corpus, dict):
         raise RecipeError(f"recipe {path}: corpus is a value, not a section; see `humpback init`")
@@ -802,21 +803,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str = "recipe", fix: str = "`humpback init {path}` writes a starter") -> dict[str, Any]:
+    """Return the sections of a YAML file as plain values; `what` it is and the `fix` where it is missing are for messages."""
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"recipe {path} does not exist; `humpback init {path}` writes a starter") from None
+        raise RecipeError(f"{what} {path} does not exist; {fix.format(path=path)}") from None
     except UnicodeDecodeError as error:
-        raise RecipeError(f"recipe {path} is not UTF-8 at byte {error.start + 1}; save it as UTF-8") from None
+        raise RecipeError(f"{what} {path} is not UTF-8 at byte {error.start + 1}; save it as UTF-8") from None
     except OSError as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}; give a YAML file") from None
+        raise RecipeError(f"{what} {path} cannot be read: {error.strerror}; give a YAML file") from None
     try:
         data = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
-        raise RecipeError(f"recipe {path} is not valid YAML: {error}") from None
+        raise RecipeError(f"{what} {path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"recipe {path} holds {type(data).__name__}, not sections; see `humpback init`")
+        raise RecipeError(f"{what} {path} holds {type(data).__name__}, not sections; see `humpback init`")
     return data
 
 
@@ -825,7 +827,7 @@ def check_section(kind: type[S], data: Mapping[str, Any], what: str) -> S:
     try:
         return kind.model_validate(data)
     except pydantic.ValidationError as error:
-        faults = "\n".join(f"  {line}" for line in _explain(error))
+        faults = "\n".join(f"  {line}" for line in _explain(error, kind))
         raise RecipeError(f"{what} is not valid:\n{faults}") from None
 
 
@@ -891,16 +893,17 @@ def _index(node: Sequence[object], name: str, key: str) -> int:
     return int(name)
 
 
-def _explain(error: pydantic.ValidationError) -> Iterator[str]:
+def _explain(error: pydantic.ValidationError, kind: type[Section]) -> Iterator[str]:
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"])
         value = fault["input"]
         told = "empty" if value is None else value
         shown = f"{where}={told}" if isinstance(told, str | int | float) and where else where or "recipe"
         if fault["type"] == "extra_forbidden":
-            yield f"{where} is not a key of the recipe{_nearest(fault['loc'])}"
+            yield f"{where} is not a key of the {_noun(kind)}{_nearest(fault['loc'], kind)}"
         elif fault["type"] == "missing":
-            yield f"{where} is missing; every recipe needs it (`humpback init` shows how)"
+            fix = " (`humpback init` shows how)" if _noun(kind) == "recipe" else ""
+            yield f"{where} is missing; every {_noun(kind)} needs it{fix}"
         elif fault["type"] == "value_error":
             message = str(fault["msg"]).removeprefix("Value error, ")
             yield f"{where}={message}" if (fault["loc"] and message[:1].isdigit()) or message[:1] == "-" else message
@@ -908,8 +911,12 @@ def _explain(error: pydantic.ValidationError) -> Iterator[str]:
             yield f"{shown}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
-def _nearest(loc: tuple[int | str, ...]) -> str:
-    section: Any = Recipe
+def _noun(kind: type[Section]) -> str:
+    return "study" if kind.__name__.endswith("Study") else "recipe"
+
+
+def _nearest(loc: tuple[int | str, ...], kind: type[Section]) -> str:
+    section: Any = kind
     for part in loc[:-1]:
         if isinstance(part, int):
             continue

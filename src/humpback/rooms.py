@@ -15,6 +15,7 @@ from typing import Any
 
 from humpback.corpus.overlap import Overlap, set_files
 from humpback.engines import find_contract, find_model
+from humpback.engines.base import ModelRef
 from humpback.errors import GateError, StorageError
 from humpback.evaluation.auditchange import AuditChange, compare_audits
 from humpback.evaluation.calibration import P_GOOD
@@ -27,7 +28,7 @@ from humpback.evaluation.rating import count_replies
 from humpback.evaluation.signals import ENGINE_ERROR, count_calls
 from humpback.export.dataset import write_dataset
 from humpback.ingesting import dedup_identity, dedup_segments, hash_inputs, ingest_documents, ingest_identity
-from humpback.recipe import identity_of
+from humpback.recipe import TrainSettings, identity_of
 from humpback.records import Candidate, Example, Pair, Rewritten, Scored, Segment
 from humpback.report.build import build_report
 from humpback.report.page import write_report
@@ -146,22 +147,31 @@ class Rooms(Sitting):
 
         self.stage("control/mix", self._mixing(), inputs=["seed", "control/draw"], models={"base": self.base}, do=do)
 
-    def finetune(self, room: str) -> None:
-        name, recipe = f"{room}/finetune", self.recipe
+    def finetune(
+        self,
+        room: str,
+        *,
+        settings: TrainSettings | None = None,
+        start: ModelRef | None = None,
+        random_seed: int | None = None,
+    ) -> None:
+        """Train a room's model on its mix: from the base model, as the recipe says, unless a study asks for another way."""
+        name, recipe, start = f"{room}/finetune", self.recipe, start or self.base
+        settings, random_seed = settings or recipe.train, recipe.random_seed if random_seed is None else random_seed
 
         def do(folder: Path) -> tuple[Work, Result]:
             data = tuple(shard_files(self.run_dir.folder(f"{room}/mix"), "mix"))
             rows = count_data(data)
-            contract = find_contract(Path(self.base.path))
+            contract = find_contract(Path(start.path))
             spec = train_spec(
                 name,
                 folder,
                 data,
                 rounded_rows(rows.draws) if rows.examples else 0,
-                self.base,
-                recipe.train,
+                start,
+                settings,
                 recipe.runtime,
-                random_seed=recipe.random_seed,
+                random_seed=random_seed,
                 **(dataclasses.asdict(contract) if contract else {}),
             )
             counts = Counts(read=rows.examples, kept=rows.examples)
@@ -178,11 +188,9 @@ class Rooms(Sitting):
             work = Work(counts=counts, seconds=result.seconds)
             return work, {"content_hash": model.content_hash, "training": dataclasses.asdict(result), "same_as": None}
 
-        settings = {
-            key: value for key, value in identity_of(recipe.train).items() if key != "preset"
-        }  # a name for values
-        identity = {"train": settings, "random_seed": recipe.random_seed}
-        self.stage(name, identity, inputs=[f"{room}/mix"], models={"base": self.base}, do=do)
+        values = {key: value for key, value in identity_of(settings).items() if key != "preset"}  # a name for values
+        identity = {"train": values, "random_seed": random_seed}
+        self.stage(name, identity, inputs=[f"{room}/mix"], models={"base": start}, do=do)
 
     # -- candidates ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from humpback.engines import EngineSpec, decide_format, resolve_model
 from humpback.engines.answers import locate_cache
@@ -29,9 +29,9 @@ from humpback.store.rundir import Counts, Manifest, RunDir
 from humpback.store.shards import atomic_write, count_rows, read_records, shard_files
 from humpback.tasks import Engines, PromptSpec
 
-__all__ = ["Result", "Sitting"]
+__all__ = ["Result", "Shelf", "Sitting"]
 
-WITHOUT_ROWS = ("finetune", "gate", "audit", "correct", "stop", "evaluate", "human", "dataset", "report")
+WITHOUT_ROWS = ("finetune", "gate", "audit", "correct", "stop", "evaluate", "human", "dataset", "report", "measure")
 """Stages whose kept rows are no Parquet files of their own folder."""
 
 STAGE_VERSION = 7
@@ -48,11 +48,20 @@ Result = dict[str, Any]
 Do = Callable[[Path], tuple[Work, Result]]
 
 
+class Shelf(Protocol):
+    """Where a run finds stages that another one has made of the very same things."""
+
+    def take(self, payload: Mapping[str, Any], folder: Path) -> str | None:
+        """Put the stage of this identity into `folder`, complete; return whose it was, or None when there is none."""
+        ...
+
+
 class Sitting:
     """A run being worked on, bound to its recipe and folder."""
 
-    def __init__(self, recipe: Recipe, run_dir: RunDir, console: Console) -> None:
-        self.recipe, self.run_dir, self.console = recipe, run_dir, console
+    def __init__(self, recipe: Recipe, run_dir: RunDir, console: Console, *, shelf: Shelf | None = None) -> None:
+        """`shelf` lends finished stages of other runs: the runs of a study."""
+        self.recipe, self.run_dir, self.console, self._shelf = recipe, run_dir, console, shelf
         self.worked = False
         self._recipe_written = False
         runtime = recipe.runtime
@@ -133,6 +142,10 @@ class Sitting:
             return
         self.write_recipe()
         self.worked = True
+        if self._shelf and (owner := self._shelf.take(payload, self.run_dir.folder(name))) is not None:
+            self._check_rows(name)
+            self.console.say(f"{name}: made already, by {owner}")
+            return
         started, before = time.monotonic(), self.engines.totals()
         self.console.say(f"{name} ...")
         try:

@@ -9,9 +9,10 @@ for knowing what one instruction means.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["QUESTIONS", "VERBS", "VerbObject", "find_verb_object", "is_request"]
+__all__ = ["QUESTIONS", "VERBS", "VerbObject", "find_verb_object", "is_request", "share_distinct"]
 
 VERBS = frozenset(
     """
@@ -85,6 +86,12 @@ def find_verb_object(instruction: str) -> VerbObject | None:
         if question is None and _questions(words):
             question = VerbObject(words[0].removesuffix("'s"), _object(words[1:]))
     return question
+
+
+def share_distinct(instructions: Sequence[str]) -> float | None:
+    """Return how many different verb-object pairs the instructions that have one hold, as a share of them; None without any."""
+    found = [pair for text in instructions if (pair := find_verb_object(text)) is not None]
+    return len(set(found)) / len(found) if found else None
 
 
 def _clauses(text: str) -> list[list[str]]:

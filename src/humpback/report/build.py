@@ -17,7 +17,7 @@ from humpback.evaluation.probe import PREFIX
 from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import Recipe
 from humpback.records import Rejected, Rewritten, Scored
-from humpback.report.decay import decay_rows, tell_course
+from humpback.report.decay import decay_rows, tell_course, tell_turn
 from humpback.report.losses import read_loss_points
 from humpback.stages.correct import apply_correction
 from humpback.stages.table import find_course
@@ -45,7 +45,8 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "environment": manifests[0].environment,
         "stages": [stage_row(manifest) for manifest in manifests if manifest.name != "report"],
         "iterations": tell_course(course, auto=recipe.iterations == "auto"),
-        "decay": decay_rows(by_name, audits, curation),
+        "decay": decay_rows(by_name, audits, curation, [_instructions(run_dir, t) for t in range(1, ran + 1)]),
+        "turn": tell_turn(by_name["evaluate"].result, ran),
         "funnel": _funnel(by_name, ran),
         "gate": _gate(by_name, recipe),
         "audits": audits,
@@ -147,6 +148,12 @@ def _curation(by_name: Mapping[str, Manifest], run_dir: RunDir, t: int) -> dict[
         "histograms": {name: histogram(numbers) for name, numbers in sorted(values.items())},
         "missing": missing,
     }
+
+
+def _instructions(run_dir: RunDir, t: int) -> list[str]:
+    """Return the instructions of an iteration's curated pairs, by ids: hashes, so that any part of them is a fair sample."""
+    rows = read_records(shard_files(run_dir.folder(f"iteration-{t}/curate"), "curated"), Scored)
+    return [text for _, text in sorted((row.id, row.instruction) for row in rows)]
 
 
 def _without_counts(scores: Mapping[str, float]) -> dict[str, float]:

@@ -1,14 +1,15 @@
-"""What the iterations brought, one row per model: likelihood, audit, and what was kept by which scores."""
+"""What the iterations brought, one row per model: likelihood, audit, and what was kept by which scores; and where they stop paying."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from humpback.evaluation.requests import share_distinct
 from humpback.stages.table import Course
 from humpback.store.rundir import Manifest
 
-__all__ = ["decay_rows", "tell_course"]
+__all__ = ["decay_rows", "tell_course", "tell_turn"]
 
 Row = Mapping[str, Any]
 
@@ -29,8 +30,40 @@ def tell_course(course: Course, *, auto: bool) -> dict[str, Any]:
     }
 
 
-def decay_rows(by_name: Mapping[str, Manifest], audits: Sequence[Row], curation: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return one row per model M_0 to M_T."""
+def tell_turn(evaluation: Row, ran: int) -> str:
+    """Say from which model on none is surely better, and whether a later one is surely worse, by paired held-out likelihood."""
+    rows = evaluation["response_nll"]["both tags"]["differences"]
+    found = {(row["model"], row["against"]): row for row in rows}
+
+    def compare(later: int, earlier: int) -> Row:
+        row: Row = found[f"M_{later}", f"M_{earlier}"]
+        return row
+
+    if any(compare(t, 0)["low"] is None for t in range(1, ran + 1)):
+        return "Too few held-out pairs to say where the iterations stop paying"
+    plateau = next(p for p in range(ran + 1) if all(compare(t, p)["high"] >= 0 for t in range(p + 1, ran + 1)))
+    if plateau == ran:
+        return f"No plateau yet: M_{ran} is surely better than every model before it, so another iteration may pay"
+    worse = next((t for t in range(plateau + 1, ran + 1) if compare(t, plateau)["low"] > 0), None)
+    told = f"Plateau at M_{plateau}: no later model is surely better"
+    if worse is None:
+        return f"{told}, and none is surely worse"
+    row = compare(worse, plateau)
+    change = f"{row['value']:+.4f} nats per token ({row['low']:+.4f} to {row['high']:+.4f})"
+    return f"{told}; a turn at M_{worse}, which is surely worse than M_{plateau}, {change}"
+
+
+def decay_rows(
+    by_name: Mapping[str, Manifest],
+    audits: Sequence[Row],
+    curation: Sequence[Row],
+    instructions: Sequence[Sequence[str]] = (),
+) -> list[dict[str, Any]]:
+    """Return one row per model M_0 to M_T; `instructions` are those of the curated pairs of each iteration.
+
+    Their diversity is that of as many as the smallest curation kept, because fewer are always more distinct.
+    """
+    fewest = min((len(texts) for texts in instructions), default=0)
     models = by_name["evaluate"].result["response_nll"]["both tags"]["models"]
     nll = {row["model"]: {key: row[key] for key in ("value", "low", "high", "n")} for row in models}
     return [
@@ -39,6 +72,8 @@ def decay_rows(by_name: Mapping[str, Manifest], audits: Sequence[Row], curation:
             "nll": nll[f"M_{t}"],
             "auc": _best_auc(audit),
             **_kept(by_name[f"iteration-{t}/curate"] if t else None, curation[t - 1] if t else None),
+            **_cut(by_name[f"iteration-{t}/curate"] if t else None),
+            "distinct": share_distinct(instructions[t - 1][:fewest]) if t and instructions else None,
         }
         for t, audit in enumerate(audits)
     ]
@@ -47,6 +82,16 @@ def decay_rows(by_name: Mapping[str, Manifest], audits: Sequence[Row], curation:
 def _best_auc(audit: Row) -> Row | None:
     entry = next((entry for entry in audit["signals"] if entry["signal"] == audit["best"]), None)
     return entry["auc"]["all"] if entry else None
+
+
+def _cut(curate: Manifest | None) -> dict[str, Any]:
+    """Return precision and recall of what curated, at its cut-off, on the pairs of the audit before it."""
+    entries = curate.result.get("cuts", []) if curate else []
+    entry = next((entry for entry in entries if curate and entry["signal"] == curate.result["signal"]), None)
+    return {
+        "precision": entry["precision"].get("all") if entry else None,
+        "recall": entry["recall"] if entry else None,
+    }
 
 
 def _kept(curate: Manifest | None, curation: Row | None) -> dict[str, Any]:

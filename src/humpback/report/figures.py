@@ -240,13 +240,18 @@ def shorten(text: str, limit: int) -> str:
     return (head.rsplit(None, 1)[0] if " " in head else head) + " ..."
 
 
-DECAY = ("model", "NLL", "audit AUC", "kept", "score mean", "score quartiles")
+DECAY = ("model", "NLL", "audit AUC", "precision", "recall", "kept", "distinct", "score mean", "score quartiles")
 """Columns of the table over the iterations."""
 
 
 def decay_cell(row: Row, name: str) -> str:
     """Return one cell of it; M_0 curated nothing, so its last columns are empty."""
-    estimates = {"NLL": (row["nll"], nll), "audit AUC": (row["auc"], auc)}
+    estimates = {
+        "NLL": (row["nll"], nll),
+        "audit AUC": (row["auc"], auc),
+        "precision": (row["precision"], auc),
+        "recall": (row["recall"], auc),
+    }
     if name == "model":
         return str(row["model"])
     if name in estimates:
@@ -256,6 +261,8 @@ def decay_cell(row: Row, name: str) -> str:
         return NOTHING
     if name == "kept":
         return f"{row['kept']:.1%} by {row['signal']}"
+    if name == "distinct":
+        return NOTHING if row["distinct"] is None else f"{row['distinct']:.2f}"
     if row["mean"] is None:
         return NOTHING
     return score(row["mean"]) if name == "score mean" else ", ".join(map(score, row["quartiles"]))

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-__all__ = ["Scale", "axis", "curve", "dot_interval", "funnel_bar", "histogram", "lines", "scale_of"]
+__all__ = [
+    "Fitted",
+    "Scale",
+    "axis",
+    "curve",
+    "dot_interval",
+    "fitted_lines",
+    "funnel_bar",
+    "histogram",
+    "lines",
+    "scale_of",
+]
 
 WIDTH, HEIGHT, PAD = 190, 18, 17
 
@@ -170,6 +181,75 @@ def lines(curves: Mapping[str, Sequence[Sequence[float]]], label: str) -> Markup
             _tag('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{:g}</text>', x, bottom + 14, anchor, step)
         )
     return _svg("lines", width, height, label, marks)
+
+
+class Fitted(NamedTuple):
+    """One kind's points over N, and the line value = slope * log(N) + intercept through them."""
+
+    name: str
+    points: Sequence[tuple[float, Mapping[str, Any]]]
+    slope: float | None
+    intercept: float | None
+
+
+def fitted_lines(kinds: Sequence[Fitted], log_base: str | int, label: str) -> Markup:
+    """Points with intervals over N on a logarithmic axis, and each kind's fitted line with its name at the end."""
+    points = [(n, row) for kind in kinds for n, row in kind.points if n > 0]
+    if not points:
+        return Markup("")
+    width, height, left, right, top, bottom = 460, 240, 52, 120, 12, 206
+    unit = 1.0 if log_base == "e" else math.log(float(log_base))
+    logs = [math.log(n) / unit for n, _ in points]
+    first, last = min(logs), max(logs)
+    scale = scale_of(row for _, row in points)
+
+    def place(at: float, value: float) -> tuple[float, float]:
+        x = left + 14 + (at - first) / ((last - first) or 1.0) * (width - left - right - 28)
+        return x, bottom - (value - scale.low) / (scale.high - scale.low) * (bottom - top)
+
+    marks = []
+    for tick in scale.ticks:
+        y = place(first, tick)[1]
+        line = '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
+        marks.append(_tag(line, left, width - right, y, y))
+        text = '<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{:.3g}</text>'
+        marks.append(_tag(text, left - 4, y + 3, tick))
+    for n in sorted({n for n, _ in points}):
+        x = place(math.log(n) / unit, scale.low)[0]
+        marks.append(
+            _tag('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{:g}</text>', x, bottom + 16, round(n))
+        )
+    names: list[tuple[float, float, str]] = []
+    styles = itertools.chain(("strong", "faint"), itertools.repeat("thin"))
+    for kind, style in zip(kinds, styles, strict=False):
+        marks += _draw_kind(kind, style, place, unit)
+        if kind.points:
+            n, row = max(kind.points, key=lambda point: point[0])
+            names.append((*place(math.log(max(n, 1)) / unit, row["value"]), kind.name))
+    lowest = -math.inf
+    for x, y, name in sorted(names, key=lambda one: one[1]):  # from above, so that none lies on another
+        lowest = max(y, lowest + 11)
+        marks.append(_tag('<text class="tick" x="{:.1f}" y="{:.1f}">{}</text>', x + 9, lowest + 3, name))
+    return _svg("lines", width, height, label, marks)
+
+
+def _draw_kind(
+    kind: Fitted, style: str, place: Callable[[float, float], tuple[float, float]], unit: float
+) -> list[Markup]:
+    marks = []
+    seen = sorted(((math.log(n) / unit, row) for n, row in kind.points if n > 0), key=lambda point: point[0])
+    if kind.slope is not None and kind.intercept is not None and seen:
+        ends = [place(at, kind.slope * at + kind.intercept) for at in (seen[0][0], seen[-1][0])]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in ends)
+        marks.append(_tag('<polyline class="line {}" points="{}"/>', style, path))
+    for at, row in seen:
+        x, y = place(at, row["value"])
+        if row["low"] is not None:
+            bounds = [place(at, row[key])[1] for key in ("low", "high")]
+            line = '<line class="whisker sure" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>'
+            marks.append(_tag(line, x, *bounds))
+        marks.append(_tag('<circle class="dot sure" cx="{:.1f}" cy="{:.1f}" r="3"/>', x, y))
+    return marks
 
 
 def histogram(data: Mapping[str, Any], label: str, cut: float | None = None) -> Markup:

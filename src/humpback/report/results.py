@@ -125,7 +125,7 @@ def _decay(data: Row) -> Iterable[str]:
     rows = [[figures.decay_cell(row, name) for name in figures.DECAY] for row in data["decay"]]
     yield from _table([f"{name}{'' if name == 'model' else '>'}" for name in figures.DECAY], rows)
     yield ""
-    yield f"{data['iterations']['told']}."
+    yield f"{data['iterations']['told']}. {data['turn']}."
 
 
 def _curation(curation: Sequence[Row]) -> Iterable[str]:

@@ -43,6 +43,7 @@ def print_summary(run: Path) -> None:
     _print_audit(console, data["audits"])
     _print_nll(console, data["evaluation"])
     _say(console, f"Iterations: {data['iterations']['told']}")
+    _say(console, f"  {data['turn']}")
     _say(console, "Did it work?")
     for line in [*figures.headline(data), *data["verdict"]]:
         _say(console, f"  {line}")

@@ -21,12 +21,12 @@ from humpback.errors import DriftError, InputError, LockedError, StorageError
 from humpback.store.fingerprint import canonical, diff, fingerprint
 from humpback.store.shards import atomic_write, storage_errors, sync_folder
 
-__all__ = ["Counts", "Manifest", "RunDir", "StageState", "check_folder"]
+__all__ = ["DISCARDED", "Counts", "Manifest", "RunDir", "StageState", "check_folder"]
 
 StageState = Literal["done", "started", "refused", "waiting"]
 """`refused`: a gate or a wrong input stopped it; `refusal` says why."""
 
-_DISCARDED = ".discarded"
+DISCARDED = ".discarded"
 
 
 @dataclass(kw_only=True)
@@ -220,7 +220,7 @@ class RunDir:
         if not folder.exists():
             return
         with storage_errors(folder):
-            aside = folder.with_name(f".{folder.name}{_DISCARDED}")
+            aside = folder.with_name(f".{folder.name}{DISCARDED}")
             os.replace(folder, aside)
             sync_folder(folder.parent)
             shutil.rmtree(aside)
@@ -229,7 +229,7 @@ class RunDir:
 
     def _sweep(self) -> None:
         """Delete what a killed `discard` left."""
-        for pattern in (f".*{_DISCARDED}", f"*/.*{_DISCARDED}"):  # stages lie one or two folders deep
+        for pattern in (f".*{DISCARDED}", f"*/.*{DISCARDED}"):  # stages lie one or two folders deep
             for aside in self.path.glob(pattern):
                 shutil.rmtree(aside)
 

@@ -1,0 +1,1 @@
+"""Studies: grids of runs that share what they have in common."""

@@ -1,0 +1,181 @@
+"""Runs a study: says what it will cost, makes every cell once, keeps going where one fails, and writes what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from humpback.errors import HumpbackError, InputError, LockedError, MissingDependencyError, StoppedError
+from humpback.progress import Console, format_seconds
+from humpback.recipe import identity_of
+from humpback.runner import to_json
+from humpback.store.fingerprint import fingerprint
+from humpback.store.rundir import RunDir, check_folder
+from humpback.store.shards import atomic_write
+from humpback.studies.cell import run_cell
+from humpback.studies.grid import Cell, Study
+from humpback.studies.results import Outcome, build_results
+from humpback.studies.shelf import StageShelf
+
+__all__ = ["RESULTS", "Plan", "check_done", "plan_study", "run_study"]
+
+RESULTS = "results.json"
+CELLS = "cells"
+AFRESH = "The study's inputs are others now: name another folder for it (-o FOLDER), or remove this cell's folder."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study takes, at most: cells that turn out to share a stage make it once."""
+
+    cells: int
+    done: int
+    """Cells measured already."""
+    invalid: int
+    """Cells whose changes give no valid recipe; they will be told as failed."""
+    preparations: int
+    """Different ways to come by scored candidates; each ingests, trains M_yx and M_0, augments, audits and scores once."""
+    trainings: int
+    """Last trainings that are left, each of another arm, seed or preparation."""
+    steps: int | None
+    """Optimizer steps of each; None where they follow the number of pairs."""
+    candidates: int | None
+    """Most candidates of a preparation; None where the recipe samples no corpus."""
+    seconds_each: float | None
+    """Mean time that the last training and measuring of the cells that are done took; None before the first."""
+
+    def lines(self) -> Iterator[str]:
+        """Say it in words."""
+        yield f"{self.cells} cells, {self.done} done" + (f", {self.invalid} invalid" if self.invalid else "")
+        if self.done + self.invalid == self.cells:
+            return
+        many = (
+            "as many candidates as the corpus has segments"
+            if self.candidates is None
+            else f"{self.candidates:,} candidates"
+        )
+        if self.preparations:
+            yield f"to prepare, at most: {self.preparations} x (M_yx, the models that score, {many} written and scored)"
+        steps = f"{self.steps} steps each" if self.steps else "steps by the number of pairs"
+        yield f"to train, at most: {self.trainings} models ({steps}), each kept in full on disk"
+        if self.seconds_each is None:
+            yield "time: not known before the first cell is done"
+        else:
+            yield f"time to train and measure: about {format_seconds(self.seconds_each * self.trainings)}"
+
+
+def plan_study(study: Study, cells: Sequence[Cell], folder: Path) -> Plan:
+    """Count what is there and what is left."""
+    valid = [cell for cell in cells if cell.fault is None]
+    left = [cell for cell in valid if not _measured(folder, cell)]
+    times = [seconds for cell in valid if cell not in left and (seconds := _seconds(folder, cell))]
+    samples = {cell.recipe.corpus.sample for cell in valid if cell.recipe}
+    steps = {cell.steps or (cell.recipe.train.steps if cell.recipe else None) for cell in valid}
+    return Plan(
+        cells=len(cells),
+        done=len(valid) - len(left),
+        invalid=len(cells) - len(valid),
+        preparations=len({key for cell in left if (key := _preparation(cell)) is not None}),
+        trainings=len({_training(cell) for cell in left if cell.arm and cell.arm.data != "base"}),
+        steps=steps.pop() if len(steps) == 1 else None,
+        candidates=None if None in samples else max(sample for sample in samples if sample is not None),
+        seconds_each=sum(times) / len(times) if times else None,
+    )
+
+
+def _preparation(cell: Cell) -> str | None:
+    """Return what tells preparations apart; None for a cell that needs no candidates."""
+    if cell.recipe is None or cell.arm is None or (cell.arm.candidates is None and cell.arm.start == "base"):
+        return None
+    outside = {"runtime", "mix"} | ({"curate", "rewrite"} if cell.recipe.iterations == 1 else set())
+    return fingerprint({key: value for key, value in identity_of(cell.recipe).items() if key not in outside})
+
+
+def _training(cell: Cell) -> str:
+    assert cell.recipe is not None
+    assert cell.arm is not None
+    arm = {key: value for key, value in identity_of(cell.arm).items() if key != "infer_tags"}
+    keys = ("random_seed", "model", "seed", "prompts", "mix", "train")
+    recipe = {key: value for key, value in identity_of(cell.recipe).items() if key != "runtime"}
+    if cell.arm.data == "seed" and cell.arm.start == "base":
+        recipe = {key: recipe[key] for key in keys}
+    return fingerprint({"arm": arm, "seed": cell.seed, "steps": cell.steps, "recipe": recipe})
+
+
+def run_study(study: Study, cells: Sequence[Cell], folder: Path, *, console: Console) -> dict[str, Any]:
+    """Make what is not there yet, and return what was found, which is written into the folder too."""
+    sources = [given.path for cell in cells if cell.recipe for given in cell.recipe.corpus.inputs]
+    check_folder(folder, sources, what="study folder", inputs="corpus.inputs", fix="-o FOLDER")
+    with RunDir(folder, what="study folder"):
+        for line in plan_study(study, cells, folder).lines():
+            console.say(line)
+        shelf = StageShelf(folder / CELLS)
+        failed: list[tuple[Cell, str]] = []
+        started, made = time.monotonic(), 0
+        left = sum(not _measured(folder, cell) for cell in cells if cell.fault is None)
+        for number, cell in enumerate(cells, 1):
+            if cell.fault is not None:
+                failed.append((cell, cell.fault))
+                continue
+            fresh = not _measured(folder, cell)
+            if fresh:
+                console.say(f"cell {number} of {len(cells)}: {cell.name}, seed {cell.seed}")
+            if (why := _run(cell, folder, shelf, console)) is not None:
+                console.say(f"  failed: {why}")
+                failed.append((cell, why))
+            shelf.add(folder / CELLS / cell.folder)
+            made, left = made + fresh, left - fresh
+            if fresh and left:
+                passed = time.monotonic() - started
+                console.say(f"  {left} cells left, about {format_seconds(passed / made * left)} at this pace")
+        lost = {id(cell) for cell, _ in failed}
+        outcomes = [Outcome(cell, folder / CELLS / cell.folder) for cell in cells if id(cell) not in lost]
+        found = build_results(study, outcomes, failed)
+        atomic_write(folder / RESULTS, to_json(found))
+    return found
+
+
+def _run(cell: Cell, folder: Path, shelf: StageShelf, console: Console) -> str | None:
+    """Run or resume one cell; return why it failed, or None."""
+    assert cell.recipe is not None
+    runtime = cell.recipe.runtime
+    shared = runtime.model_copy(update={"cache": runtime.cache or str(folder / "answers.sqlite")})
+    cell = replace(cell, recipe=cell.recipe.model_copy(update={"runtime": shared}))
+    path = folder / CELLS / cell.folder
+    refusal = path / "failed.json"
+    try:
+        with RunDir(path, what="cell", rebuild=AFRESH) as run_dir:
+            run_cell(cell, run_dir, console, shelf)
+            refusal.unlink(missing_ok=True)
+    except (LockedError, MissingDependencyError):
+        raise  # no fault of the cell: the next would meet it too
+    except HumpbackError as error:
+        with contextlib.suppress(OSError):  # a full disk must not hide why
+            atomic_write(refusal, json.dumps({"why": str(error)}).encode())
+        return str(error)
+    return None
+
+
+def _measured(folder: Path, cell: Cell) -> bool:
+    return cell.fault is None and (folder / CELLS / cell.folder / "arm" / "measure" / "manifest.json").exists()
+
+
+def _seconds(folder: Path, cell: Cell) -> float:
+    run_dir = RunDir(folder / CELLS / cell.folder)
+    stages = (run_dir.manifest(f"arm/{name}") for name in ("finetune", "measure"))
+    return sum(stage.seconds for stage in stages if stage)
+
+
+def check_done(found: dict[str, Any], folder: Path) -> None:
+    """Raise for cells that failed, once everything else is told."""
+    if found["failed"] and not found["settings"]:
+        raise InputError(f"no cell of the study in {folder} could be measured; the first: {found['failed'][0]['why']}")
+    if found["failed"]:
+        raise StoppedError(
+            f"{len(found['failed'])} cells failed, the others are told above; the same command tries them again"
+        )

@@ -1,0 +1,210 @@
+"""`humpback study ablation`: cells share their stages, one failure leaves the others, and what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from humpback.errors import RecipeError
+from humpback.studies.cell import CellRooms
+from humpback.studies.grid import AblationStudy, load_study
+
+if TYPE_CHECKING:
+    from tests.conftest import Lab
+    from tests.studies.conftest import Command
+
+FACTORS = {"data": ["seed", "seed+curated", "seed+uncurated", "curated", "base"]}
+
+
+def _write(lab: Lab, folder: Path, **study: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lab.recipe_file(folder / "recipe.yaml", gate__segments=0)
+    path = folder / "study.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {"recipe": "recipe.yaml", "seeds": [0, 1], "resamples": 100, "steps": 3, **study}, sort_keys=False
+        ),
+        encoding="utf-8",
+    )
+    return path
+
+
+def _stages(folder: Path, stage: str) -> set[tuple[int, int]]:
+    """Return the different files (device, inode) that the cells' manifests of a stage are."""
+    found = (path.stat() for path in folder.glob(f"cells/*/{stage}/manifest.json"))
+    return {(stat.st_dev, stat.st_ino) for stat in found}
+
+
+@pytest.fixture(scope="module")
+def done(lab: Lab, tmp_path_factory: pytest.TempPathFactory, run_command: Command) -> tuple[Path, Path, dict[str, Any]]:
+    """A finished study of data, its file, and what it printed; to be read only."""
+    folder = tmp_path_factory.mktemp("ablation")
+    file = _write(lab, folder, factors=FACTORS)
+    ended = run_command("study", "ablation", file, "-o", folder / "out", "--json")
+    assert ended.status == 0, ended.err
+    return folder / "out", file, json.loads(ended.out)
+
+
+def test_every_setting_has_a_value_and_its_difference_from_the_first(done: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, _, found = done
+    assert [row["setting"]["data"] for row in found["settings"]] == FACTORS["data"]
+    first, *others = found["settings"]
+    assert first["difference"] is None
+    for row in others:
+        assert row["difference"]["value"] == pytest.approx(row["value"] - first["value"])
+        assert row["difference"]["low"] <= row["difference"]["high"]
+    assert found["failed"] == []
+
+
+def test_arms_are_trained_on_what_their_name_says(done: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, _, found = done
+    rows = {row["setting"]["data"]: row for row in found["settings"]}
+    seed, curated = rows["seed"]["examples"], rows["curated"]["examples"]
+    assert seed > 0
+    assert curated > 0
+    assert rows["seed+curated"]["examples"] == rows["seed+uncurated"]["examples"] == seed + curated
+    assert rows["base"]["examples"] == 0
+    assert {rows[name]["steps"] for name in ("seed", "curated", "seed+curated", "seed+uncurated")} == {3}
+
+
+def test_nothing_is_ingested_augmented_or_scored_twice(done: tuple[Path, Path, dict[str, Any]]) -> None:
+    folder, _, _ = done
+    for stage in ("ingest", "dedup", "augment", "backward/finetune", "iteration-0/audit", "iteration-1/score"):
+        assert len(_stages(folder, stage)) == 1, stage
+    assert len(list(folder.glob("cells/*/iteration-1/score"))) == 6  # three arms have candidates, with two seeds each
+    assert len(_stages(folder, "arm/finetune")) == 8
+
+
+def test_a_finished_study_makes_nothing_again(
+    done: tuple[Path, Path, dict[str, Any]], run_command: Command, lab: Lab
+) -> None:
+    folder, file, found = done
+    before = {name: digest for name, digest in lab.listing(folder).items() if "answers.sqlite" not in name}
+    again = run_command("study", "ablation", file, "-o", folder, "--json")
+    assert json.loads(again.out) == found
+    assert {name: digest for name, digest in lab.listing(folder).items() if "answers.sqlite" not in name} == before
+
+
+def test_an_extended_study_makes_only_what_is_new(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+    out = tmp_path / "out"
+    run_command("study", "ablation", _write(lab, tmp_path, factors={"data": ["seed", "seed+curated"]}), "-o", out)
+    old = _stages(out, "arm/finetune")
+    file = _write(lab, tmp_path, factors={"data": ["seed", "seed+curated"], "curate.top": [0.4, 0.2]})
+    told = run_command("study", "ablation", file, "-o", out, "--dry-run").out
+    assert "8 cells, 4 done" in told
+    ended = run_command("study", "ablation", file, "-o", out, "--json")
+    assert ended.status == 0, ended.err
+    assert len(_stages(out, "iteration-1/score")) == 1
+    assert len(_stages(out, "iteration-1/curate")) == 2
+    new = _stages(out, "arm/finetune") - old
+    assert len(new) == 2  # two seeds with another share; the seed alone is the same whatever is curated
+
+
+def test_tags_at_inference_need_no_training_of_their_own(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+    factors = {"train_tags": ["both", "none"], "infer_tags": ["both", "seed", "web", "none"]}
+    file = _write(lab, tmp_path, factors=factors, seeds=[0])
+    ended = run_command("study", "ablation", file, "-o", tmp_path / "out", "--json")
+    assert len(json.loads(ended.out)["settings"]) == 8
+    assert len(_stages(tmp_path / "out", "arm/finetune")) == 2
+    assert len(_stages(tmp_path / "out", "iteration-1/score")) == 1
+
+
+def test_a_cell_that_fails_leaves_the_others_and_is_told_with_its_reason(
+    lab: Lab, tmp_path: Path, run_command: Command
+) -> None:
+    file = _write(lab, tmp_path, seeds=[0], factors={"data": ["seed+curated"], "size": [2, 1000, 3]})
+    ended = run_command("study", "ablation", file, "-o", tmp_path / "out", "--json")
+    assert ended.status == 1
+    found = json.loads(ended.out)
+    assert [row["setting"]["size"] for row in found["settings"]] == ["2", "3"]
+    (failed,) = found["failed"]
+    assert failed["setting"]["size"] == "1000"
+    assert "size=1000: there are only" in failed["why"]
+    assert "1 cells failed" in ended.err
+
+
+def test_a_killed_study_goes_on_with_the_cell_that_it_was_at(
+    lab: Lab, tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = _write(lab, tmp_path, factors={"data": ["seed", "seed+curated"]})
+    whole = CellRooms.train
+
+    def stop(self: CellRooms) -> None:
+        if self.arm.data == "seed+curated":
+            raise KeyboardInterrupt
+        whole(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CellRooms, "train", stop)
+        ended = run_command("study", "ablation", file, "-o", tmp_path / "out")
+    assert ended.status == 1
+    assert "the same command resumes it" in ended.err
+    (scored,) = (tmp_path / "out").glob("cells/*/iteration-1/score/manifest.json")
+    before = scored.stat()
+    ended = run_command("study", "ablation", file, "-o", tmp_path / "out", "--json")
+    assert ended.status == 0, ended.err
+    assert (scored.stat().st_ino, scored.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert len(json.loads(ended.out)["settings"]) == 2
+
+
+def test_a_combination_that_is_no_recipe_is_a_failed_cell(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+    factors = {"curate.signal": ["forward_lift", "rating"], "curate.policy": ["top", "threshold"]}
+    file = _write(lab, tmp_path, seeds=[0], factors=factors)
+    found = json.loads(run_command("study", "ablation", file, "-o", tmp_path / "out", "--json").out)
+    (failed,) = found["failed"]
+    assert failed["setting"] == {"curate.signal": "forward_lift", "curate.policy": "threshold"}
+    assert "cuts ratings" in failed["why"]
+    assert len(found["settings"]) == 3
+
+
+def test_other_pairs_to_measure_on_are_none_of_the_seed(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+    rows = [json.loads(line) for line in lab.seed.read_text(encoding="utf-8").splitlines()][:3]
+    rows += [{"instruction": f"What is number {n}?", "response": f"It is the number {n} of twenty."} for n in range(20)]
+    lab.write_lines(tmp_path / "more.jsonl", rows)
+    measure = {"inputs": [{"path": str(tmp_path / "more.jsonl")}]}
+    file = _write(lab, tmp_path, seeds=[0], factors={"data": ["seed", "base"]}, measure=measure)
+    found = json.loads(run_command("study", "ablation", file, "-o", tmp_path / "out", "--json").out)
+    assert found["pairs"] == 20
+    assert not any("held-out pairs" in note for note in found["notes"])
+
+
+def test_single_changes_one_thing_at_a_time(lab: Lab, tmp_path: Path) -> None:
+    factors = {"data": ["seed+curated", "seed"], "curate.top": [0.4, 0.2, 0.1]}
+    file = _write(lab, tmp_path, factors=factors, design="single", seeds=[0])
+    _, cells = load_study(file, AblationStudy)
+    assert [tuple(cell.setting.values()) for cell in cells] == [
+        ("seed+curated", "0.4"),
+        ("seed", "0.4"),
+        ("seed+curated", "0.2"),
+        ("seed+curated", "0.1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"factors": {"data": ["seeds"]}}, "data=seeds"),
+        ({"factors": {"curate.tpo": [1]}}, "did you mean top"),
+        ({"factors": {"data": ["seed"]}, "sead": 1}, "sead is not a key of the study"),
+        ({"factors": {"data": []}}, "needs values"),
+        ({"factors": {"data": ["seed"]}, "seeds": [1, 1]}, "must be different"),
+        ({"factors": {"data": ["seed"]}, "recipe": "none.yaml"}, "does not exist"),
+    ],
+)
+def test_wrong_study_is_refused_by_what_is_wrong(lab: Lab, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        load_study(_write(lab, tmp_path, **change), AblationStudy)
+
+
+def test_page_and_tables_show_every_setting(done: tuple[Path, Path, dict[str, Any]], run_command: Command) -> None:
+    folder, file, found = done
+    told = run_command("study", "ablation", file, "-o", folder, "--quiet").out
+    page = (folder / "study.html").read_text(encoding="utf-8")
+    for row in found["settings"]:
+        assert f"{row['setting']['data']} " in told
+        assert f"<td>{row['setting']['data']}</td>" in page
+    assert "<script" not in page

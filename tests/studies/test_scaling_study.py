@@ -1,0 +1,97 @@
+"""`humpback study scaling`: kinds over sizes and seeds on one set of candidates, a fit for each, and their comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from tests.conftest import Lab
+    from tests.studies.conftest import Command
+
+STUDY: dict[str, Any] = {
+    "recipe": "recipe.yaml",
+    "seeds": [0, 1],
+    "resamples": 100,
+    "steps": 2,
+    "sizes": [0, 3, 6],
+    "kinds": {
+        "uncurated": {"data": "seed+uncurated"},
+        "curated": {"data": "seed+curated", "set": {"curate.top": 8}},
+        "seed": {"data": "seed"},
+    },
+}
+
+
+def _run(lab: Lab, folder: Path, run_command: Command, **changes: object) -> tuple[int, dict[str, Any], Path]:
+    lab.recipe_file(folder / "recipe.yaml", gate__segments=0)
+    file = folder / "scale.yaml"
+    file.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False), encoding="utf-8")
+    ended = run_command("study", "scaling", file, "-o", folder / "out", "--json")
+    return ended.status, json.loads(ended.out), folder / "out"
+
+
+@pytest.fixture(scope="module")
+def done(lab: Lab, tmp_path_factory: pytest.TempPathFactory, run_command: Command) -> tuple[int, dict[str, Any], Path]:
+    return _run(lab, tmp_path_factory.mktemp("scaling"), run_command)
+
+
+def test_each_kind_is_fitted_over_the_pairs_it_was_trained_on(done: tuple[int, dict[str, Any], Path]) -> None:
+    status, found, _ = done
+    assert status == 1  # a kind of seed pairs has nothing to train on at size 0, and says so
+    assert {row["name"] for row in found["failed"]} == {"kind=seed, size=0"}
+    fits = {row["kind"]: row for row in found["fits"]}
+    seed_pairs = fits["curated"]["sizes"][0]
+    assert fits["curated"]["sizes"] == fits["uncurated"]["sizes"] == [seed_pairs, seed_pairs + 3, seed_pairs + 6]
+    assert fits["seed"]["sizes"] == [3, 6]
+    for fit in fits.values():
+        assert fit["alpha"]["low"] <= fit["alpha"]["value"] <= fit["alpha"]["high"]
+    assert found["log_base"] == "e"
+    assert [(row["kind"], row["against"]) for row in found["comparisons"]] == [
+        ("uncurated", "curated"),
+        ("uncurated", "seed"),
+        ("curated", "seed"),
+    ]
+
+
+def test_candidates_are_written_and_scored_once_for_all_kinds_and_sizes(
+    done: tuple[int, dict[str, Any], Path],
+) -> None:
+    _, _, folder = done
+    for stage in ("augment", "iteration-1/score"):
+        assert len({path.stat().st_ino for path in folder.glob(f"cells/*/{stage}/manifest.json")}) == 1
+    assert len({path.stat().st_ino for path in folder.glob("cells/*/iteration-1/curate/manifest.json")}) == 1
+
+
+def test_a_smaller_draw_of_a_seed_lies_in_its_larger_one(done: tuple[int, dict[str, Any], Path], lab: Lab) -> None:
+    _, _, folder = done
+    for seed in (0, 1):
+        small, large = (
+            {
+                row["id"]
+                for cell in folder.glob(f"cells/seed+uncurated-{n}-seed{seed}-*")
+                for row in lab.rows(cell, "arm/draw", "drawn")
+            }
+            for n in (3, 6)
+        )
+        assert len(small) == 3
+        assert small < large
+
+
+def test_the_plot_is_in_the_page_and_needs_nothing_else(done: tuple[int, dict[str, Any], Path]) -> None:
+    _, _, folder = done
+    page = (folder / "study.html").read_text(encoding="utf-8")
+    assert page.count("<polyline") == 3
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_sizes_that_do_not_grow_are_refused(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+    lab.recipe_file(tmp_path / "recipe.yaml")
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({**STUDY, "sizes": [6, 3]}), encoding="utf-8")
+    ended = run_command("study", "scaling", tmp_path / "s.yaml", "-o", tmp_path / "out")
+    assert ended.status == 2
+    assert "sizes=[6, 3] must grow" in ended.err
