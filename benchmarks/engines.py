@@ -308,8 +308,7 @@ class Bench:
             matmul=MATMULS[self.device],
             batch=BATCH[self.device],
         )
-        name = "engines" if self.device == "cpu" else f"engines_{self.device}"
-        write_result(name, raw=raw, goals=goals_of(raw), note=note, folder=self.asked.folder)
+        write_result("engines", raw=raw, goals=goals_of(raw), note=note, folder=self.asked.folder, device=self.device)
 
 
 @contextmanager

@@ -142,9 +142,16 @@ def median(raw: Mapping[str, Sequence[float]], series: str) -> float:
 
 
 def write_result(
-    name: str, *, raw: Mapping[str, Sequence[float]], goals: Sequence[Goal], note: str, folder: Path = RESULTS
+    name: str,
+    *,
+    raw: Mapping[str, Sequence[float]],
+    goals: Sequence[Goal],
+    note: str,
+    folder: Path = RESULTS,
+    device: str = "cpu",
 ) -> Path:
-    """Write NAME.json with the machine, the raw figures, their summary and the goals; return its path."""
+    """Write NAME.json (of a GPU: NAME_cuda.json) with the machine, the raw figures, their summary and the goals; return its path."""
+    name = name if device == "cpu" else f"{name}_{device}"
     document = {
         "name": name,
         "note": note,
