@@ -173,7 +173,7 @@ def _notes(
         )
     if outcomes and len(pairs) < MIN_PAIRS:
         notes.append(f"{len(pairs)} pairs were measured by all cells: too few for an interval")
-    if study.measure is None:
+    if study.measure is None and any(o.cell.arm and o.cell.arm.candidates == "curated" for o in outcomes):
         notes.append(
             "measured on the run's held-out pairs, by which the audit learns what to curate: it may favour curated pairs; "
             "name other pairs under measure"
