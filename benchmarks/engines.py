@@ -41,7 +41,7 @@ from humpback.engines.hf_model import Network
 from humpback.engines.models import quiet_loading
 from humpback.executor import SerialExecutor
 from humpback.prompts import RUBRIC, SEED_TAG, WEB_TAG, Continuation, Prompt, Prompts
-from humpback.recipe import AugmentSettings, ScoreSettings
+from humpback.recipe import AugmentSettings, NumberFormat, ScoreSettings
 from humpback.records import Candidate, Scored, Segment, content_id
 from humpback.runner import Output, run_map
 from humpback.store.shards import read_records, shard_files, write_records
@@ -92,6 +92,8 @@ SMALL = Sizes(
 )
 ON_CUDA = Sizes(pairs=2000, segments=2000, single=40, parsed=2, distilabel=0, padded=128, stages=600)
 """A GPU is done with 200 rows before it is warm."""
+DTYPES: dict[str, NumberFormat] = {"cpu": "float32", "cuda": "bfloat16"}
+"""What all ways of one device compute in: they are to differ in nothing else."""
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 """Tokens of one pass of ours."""
 BATCH = {"cpu": 16, "cuda": 64}
@@ -140,7 +142,9 @@ class Bench:
     def __post_init__(self) -> None:
         self.model = resolve_model(MODEL, ROOT / ".cache")
         self.device = self.asked.device
-        self.engine = HFEngine(self.model, device=self.device, batch_tokens=BATCH_TOKENS[self.device])
+        self.engine = HFEngine(
+            self.model, device=self.device, dtype=DTYPES[self.device], batch_tokens=BATCH_TOKENS[self.device]
+        )
         with quiet_loading():
             net: Any = AutoModelForCausalLM.from_pretrained(
                 self.model.path, dtype=MATMUL[self.device][1], use_safetensors=True
@@ -426,6 +430,7 @@ def run_both(folder: Path, model: ModelRef, engines: Engines, draw_tokens: int, 
         model=model,
         engine="hf",
         device=device,
+        dtype=DTYPES[device],
         batch_tokens=BATCH_TOKENS[device],
         threads=threads,
         cache=folder / "answers.sqlite",

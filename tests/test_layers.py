@@ -42,6 +42,7 @@ HEAVY_FILES = (
         "engines/attending.py",
         "engines/attending_flash.py",
         "engines/hf_answering.py",
+        "engines/hf_format.py",
         "engines/hf_limits.py",
         "engines/hf_reading.py",
     ),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import ValidationError
 
+from humpback.engines import EngineSpec
+from humpback.engines.base import ModelRef
 from humpback.engines.vllm import VLLMEngine
 from humpback.errors import InputError
 from humpback.executor import PoolExecutor, SerialExecutor
@@ -15,6 +17,9 @@ from humpback.progress import Console
 from humpback.recipe import Recipe, load_recipe
 from humpback.sitting import Sitting
 from humpback.store.rundir import RunDir
+
+if TYPE_CHECKING:
+    from tests.conftest import Lab
 
 
 @pytest.fixture
@@ -125,3 +130,21 @@ def test_a_run_is_refused_another_tokenizer_than_its_models(model: Path, tmp_pat
     command = "serve {model} {port}"
     with pytest.raises(InputError, match=r"tokenizer=estimate is not the tokenizer of the models .*leave it out"):
         sit(model, tmp_path / "run", engine="server", server={"command": command, "tokenizer": "estimate"})
+
+
+def test_the_number_format_is_decided_once_for_all_engines_and_stands_in_every_manifest(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = Sitting.spec
+
+    def spec(self: Sitting, model: ModelRef) -> EngineSpec:
+        opened.append(real(self, model).dtype)
+        return real(self, model)
+
+    monkeypatch.setattr("humpback.sitting.decide_format", lambda runtime: ("bfloat16", "bfloat16 (the faster)"))
+    monkeypatch.setattr(Sitting, "spec", spec)
+    assert lab.run(tmp_path / "run")
+    assert set(opened) == {"bfloat16"}
+    for stage in ("augment", "iteration-1/score"):
+        assert lab.manifest(tmp_path / "run", stage)["environment"]["numbers"] == "bfloat16 (the faster)"

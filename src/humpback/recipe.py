@@ -35,6 +35,7 @@ __all__ = [
     "GateSettings",
     "MixSettings",
     "ModelSettings",
+    "NumberFormat",
     "PromptSettings",
     "Recipe",
     "Reporter",
@@ -55,6 +56,7 @@ __all__ = [
 ]
 
 Signal = Literal["rating", "sampled_rating", "backward_lift", "forward_lift", "ifd", "probe", "text"]
+NumberFormat = Literal["auto", "float32", "bfloat16", "float16"]
 Corruption = Literal[
     "mismatch_random",
     "mismatch_hard",
@@ -529,8 +531,6 @@ class VLLMSettings(Section):
     """Interpreter of an environment that has vLLM, for example .venv-vllm/bin/python; null is this one."""
     max_model_len: int | None = Field(None, ge=64)
     """Longest prompt and answer together, in tokens; null is model.max_tokens, and less is refused."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of weights and activations; auto is float32 on a CPU and bfloat16 on a GPU, as for the `hf` engine."""
     gpu_memory_utilization: float = Field(0.45, gt=0, le=1)
     """Share of a GPU's memory for one model. While scoring, two are loaded: M_t and the backward model."""
     tensor_parallel_size: int = Field(1, ge=1)
@@ -635,6 +635,10 @@ class RuntimeSettings(Section):
     engine: Literal["hf", "vllm", "server", "fake"] = "hf"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda, cuda:1 ..."""
+    dtype: NumberFormat = "auto"
+    """Of weights and activations while asking a model (training has its own). auto is bfloat16 on a GPU (float16 on one that has
+    none) and, on a CPU, the faster of float32 and bfloat16: hf measures it when it opens, vllm takes float32. Answers differ by
+    rounding and are kept under one key whatever the format, as for another device."""
     batch_tokens: int | None = Field(None, ge=64)
     """Token budget of one forward pass of the hf engine; null is 2,048 on a CPU and 16,384 on a GPU. Halved when memory runs out."""
     train_batch_tokens: int | None = Field(None, ge=64)

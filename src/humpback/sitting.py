@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from humpback.engines import EngineSpec, resolve_model
+from humpback.engines import EngineSpec, decide_format, resolve_model
 from humpback.engines.answers import locate_cache
 from humpback.engines.base import Capability, Engine, EngineTotals, ModelRef
 from humpback.engines.cache import CachedEngine
@@ -70,6 +70,7 @@ class Sitting:
             seed_tag=recipe.prompts.seed_tag,
             web_tag=recipe.prompts.web_tag,
         )
+        self.dtype, self.dtype_told = decide_format(runtime)
         engine = self.engines.get(self.spec(self.base))
         try:
             self.prompts = self.prompt_spec.bind(engine)
@@ -87,6 +88,8 @@ class Sitting:
                     self.engines.close()  # a server of our own was started only to be asked what it can do
             if recipe.score.signals is None and not complete:
                 console.say(f"signals: {', '.join(self.signals)}{left_out}")
+            if self.dtype_told and not complete:
+                console.say(f"numbers: {self.dtype_told}")
         score = recipe.score.model_copy(update={"signals": self.signals})
         self.recipe = recipe.model_copy(update={"score": score})  # what the run is from here on, on disk too
 
@@ -148,7 +151,7 @@ class Sitting:
             seconds=seconds,
             result=result,
             engine=dataclasses.asdict(work.totals),
-            environment=environment(),
+            environment=environment() | ({"numbers": self.dtype_told} if self.dtype_told else {}),
         )
         told = _summary(work.counts)
         if work.totals.requests:
@@ -231,6 +234,7 @@ class Sitting:
             model=model,
             engine=runtime.engine,
             device=runtime.device,
+            dtype=self.dtype,
             batch_tokens=runtime.batch_tokens,
             threads=runtime.threads,
             cache=locate_cache(runtime.cache, self.run_dir.path),

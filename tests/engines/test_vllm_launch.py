@@ -18,7 +18,7 @@ from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.vllm_launch import find_python, plan_launch, read_adapter, read_context, read_ends
 from humpback.engines.vllm_process import Launch
 from humpback.errors import InputError, MissingDependencyError
-from humpback.recipe import VLLMSettings
+from humpback.recipe import NumberFormat, VLLMSettings
 
 MODEL = ModelRef(path="/models/m", content_hash="m")
 LORA = {"peft_type": "LORA", "r": 8, "bias": "none"}
@@ -29,8 +29,10 @@ def forget_interpreters() -> None:
     find_python.cache_clear()
 
 
-def plan(device: str = "auto", threads: int | None = None, **settings: Any) -> Launch:
-    return plan_launch(MODEL, VLLMSettings(**settings), room=512, device=device, threads=threads, command=("child",))
+def plan(device: str = "auto", threads: int | None = None, dtype: NumberFormat = "auto", **settings: Any) -> Launch:
+    return plan_launch(
+        MODEL, VLLMSettings(**settings), room=512, device=device, dtype=dtype, threads=threads, command=("child",)
+    )
 
 
 def environment(launch: Launch) -> dict[str, str]:

@@ -14,11 +14,12 @@ from humpback.engines.cache import CachedEngine
 from humpback.engines.server.findings import Findings
 from humpback.engines.vllm_process import Processes
 from humpback.errors import MissingDependencyError
-from humpback.recipe import ServerSettings, VLLMSettings
+from humpback.recipe import NumberFormat, RuntimeSettings, ServerSettings, VLLMSettings
 
 __all__ = [
     "Contract",
     "EngineSpec",
+    "decide_format",
     "find_contract",
     "find_model",
     "find_served",
@@ -46,6 +47,8 @@ class EngineSpec:
     threads: int | None
     cache: Path
     """File of the answer cache."""
+    dtype: NumberFormat = "auto"
+    """Of weights and activations, for hf and vllm; `auto` is decided by each process that opens the engine."""
     max_tokens: int = 2048
     """Longest prompt and answer together, in tokens (`model.max_tokens`)."""
     vllm: VLLMSettings = field(default_factory=VLLMSettings)
@@ -75,6 +78,7 @@ def open_engine(
                 spec.vllm,
                 max_tokens=spec.max_tokens,
                 device=spec.device,
+                dtype=spec.dtype,
                 threads=spec.threads,
                 processes=processes,
             )
@@ -89,11 +93,34 @@ def open_engine(
     else:
         with _needs("hf"):
             from humpback.engines.hf import HFEngine
-        opened = HFEngine(spec.model, device=spec.device, batch_tokens=spec.batch_tokens, threads=spec.threads)
+        opened = HFEngine(
+            spec.model,
+            device=spec.device,
+            dtype=spec.dtype,
+            batch_tokens=spec.batch_tokens,
+            threads=spec.threads,
+        )
         inner, batch_tokens, batch_rows = opened, opened.call_tokens, opened.call_rows
     return CachedEngine(
         inner, AnswerCache(spec.cache), batch_tokens=batch_tokens, batch_rows=batch_rows, on_answers=on_answers
     )
+
+
+def decide_format(runtime: RuntimeSettings) -> tuple[NumberFormat, str]:
+    """Return the number format that the run's engine is to compute in, so that all its processes take the same, and why.
+
+    Only the hf engine decides here; vllm decides in its own process, and what a server computes in is its own affair.
+    """
+    if runtime.engine != "hf":
+        return runtime.dtype, ""
+    with _needs("hf"):
+        import torch
+
+        from humpback.engines.hf_format import choose_format, find_device
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)  # as the engine will
+    chosen = choose_format(runtime.dtype, find_device(runtime.device))
+    return chosen.format, str(chosen)
 
 
 def resolve_model(reference: str, cache_folder: Path) -> ModelRef:

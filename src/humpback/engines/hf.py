@@ -27,6 +27,7 @@ from humpback.engines.base import (
 from humpback.engines.batching import kept_cost, plan_batches
 from humpback.engines.drawing import NOT_FINITE, Draw
 from humpback.engines.hf_answering import A, Plan, answer_all
+from humpback.engines.hf_format import choose_format, find_device
 from humpback.engines.hf_generate import Grower, generate_padded
 from humpback.engines.hf_limits import Allowance
 from humpback.engines.hf_model import Network, Reading
@@ -36,6 +37,7 @@ from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.packs import Row, build_pack, plan_packs
 from humpback.errors import InputError
 from humpback.prompts import Choice, Continuation, Prompt
+from humpback.recipe import NumberFormat
 
 __all__ = ["HFEngine"]
 
@@ -46,19 +48,22 @@ class HFEngine:
     capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs", "loglikelihood", "hidden_states"})
 
     def __init__(
-        self, model: ModelRef, *, device: str = "auto", batch_tokens: int | None = None, threads: int | None = None
+        self,
+        model: ModelRef,
+        *,
+        device: str = "auto",
+        dtype: NumberFormat = "auto",
+        batch_tokens: int | None = None,
+        threads: int | None = None,
     ) -> None:
-        """`device` is `auto` (CUDA where there is one), `cpu` or `cuda[:N]`; `batch_tokens` bounds one forward pass, and None is
-        what suits the device.
+        """`device` is `auto` (CUDA where there is one), `cpu` or `cuda[:N]`; `dtype` is `auto` for what is fastest there;
+        `batch_tokens` bounds one forward pass, and None is what suits the device.
         """
         self.model = model
         self.tokenizer = HFTokenizer(Path(model.path))
         self.totals = EngineTotals()
-        self._device = (
-            torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
-        )
-        if self._device.type == "cuda" and not torch.cuda.is_available():
-            raise InputError(f"device={device!r} is not there; use runtime.device=cpu or auto")
+        self._device = find_device(device)
+        self._dtype: NumberFormat = dtype
         self._allowed = Allowance(self._device, batch_tokens)
         self._threads = threads
         self._loaded: Network | None = None
@@ -167,8 +172,8 @@ class HFEngine:
         if self._loaded is None:
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
-            dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
-            self._loaded = Network(self.model, self._device, dtype)
+            chosen = choose_format(self._dtype, self._device)
+            self._loaded = Network(self.model, self._device, getattr(torch, chosen.format))
         return self._loaded
 
     def _tell(self, place: int, answer: Completion | ChoiceLogprobs | Loglikelihood) -> None:

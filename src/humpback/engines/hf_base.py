@@ -35,6 +35,7 @@ class Base:
 
     def __init__(self, path: str, device: torch.device, dtype: torch.dtype) -> None:
         self.net = _load(path, dtype).to(device)
+        _widen_head(self.net)
         # `generate` fills in from here what it is not told, and published models ask for a repetition penalty or top_k
         ends = self.net.generation_config.eos_token_id
         self.ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
@@ -102,6 +103,43 @@ class Base:
         self._held.add(name)
         self.net.eval()
         return name
+
+
+class WideHead(torch.nn.Linear):
+    """The last layer of a model in half precision, whose products are summed in float32 and stay so.
+
+    Rounded to bfloat16, a logit of 20 is a multiple of 0.125. Of SmolLM2-135M's ratings on a CPU this was three quarters of what
+    bfloat16 changed: 0.044 in the mean with, 0.013 without it (`docs/log.md`).
+    """
+
+    wide: torch.Tensor | None = None
+    """The weights in float32, where the device cannot do this by itself."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if states.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):  # since torch 2.8
+            flat = states.reshape(-1, states.shape[-1])
+            logits: torch.Tensor = torch.mm(flat, self.weight.t(), out_dtype=torch.float32)
+            logits = logits.reshape(*states.shape[:-1], -1)
+            return logits if self.bias is None else logits + self.bias
+        if self.wide is None:
+            self.wide = self.weight.detach().float()
+        bias = None if self.bias is None else self.bias.float()
+        found: torch.Tensor = torch.nn.functional.linear(states.float(), self.wide, bias)
+        return found
+
+
+def _widen_head(net: Net) -> None:
+    head = net.get_output_embeddings()
+    # quantised and other heads stay as they are; an adapter on it still finds a Linear
+    if type(head) is not torch.nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
+        return
+    head.__class__ = WideHead
+    if head.weight.is_cuda:
+        try:
+            with torch.inference_mode():
+                head(head.weight.new_zeros(1, head.in_features))
+        except (RuntimeError, TypeError):  # a build of torch that lacks this product
+            head.__class__ = torch.nn.Linear
 
 
 def _adapter_name(model: ModelRef) -> str:

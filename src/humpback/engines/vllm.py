@@ -28,7 +28,7 @@ from humpback.engines.vllm_process import Processes
 from humpback.engines.vllm_wire import Frame
 from humpback.errors import InputError
 from humpback.prompts import Choice, Continuation, Prompt
-from humpback.recipe import VLLMSettings
+from humpback.recipe import NumberFormat, VLLMSettings
 
 __all__ = ["VLLMEngine"]
 
@@ -62,6 +62,7 @@ class VLLMEngine:
         *,
         max_tokens: int,
         device: str = "auto",
+        dtype: NumberFormat = "auto",
         threads: int | None = None,
         processes: Processes | None = None,
         command: tuple[str, ...] | None = None,
@@ -78,7 +79,9 @@ class VLLMEngine:
         self._ends = read_ends(Path(model.path), self.tokenizer)
         self._adapter = None if model.adapter is None else read_adapter(Path(model.adapter), model.content_hash)
         self._lora: Frame | None = None
-        launch = plan_launch(model, settings, room=self._room, device=device, threads=threads, command=command)
+        launch = plan_launch(
+            model, settings, room=self._room, device=device, dtype=dtype, threads=threads, command=command
+        )
         self._process = (processes or Processes()).get(launch)
 
     @property

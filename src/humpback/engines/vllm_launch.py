@@ -19,7 +19,7 @@ from humpback.engines.base import ModelRef
 from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.vllm_process import Adapter, Launch
 from humpback.errors import InputError, MissingDependencyError
-from humpback.recipe import VLLMSettings
+from humpback.recipe import NumberFormat, VLLMSettings
 
 __all__ = ["find_python", "plan_launch", "read_adapter", "read_context", "read_ends"]
 
@@ -38,6 +38,7 @@ def plan_launch(
     room: int,
     device: str,
     threads: int | None,
+    dtype: NumberFormat = "auto",
     command: tuple[str, ...] | None = None,
 ) -> Launch:
     """Return how to start the process; `room` is the longest prompt and answer together."""
@@ -45,7 +46,7 @@ def plan_launch(
         "model": model.path,
         "device": device.partition(":")[0],
         "load_format": "safetensors",
-        "dtype": settings.dtype,
+        "dtype": dtype,
         # the token that a rating or a likelihood draws after the prompt has to fit too; it is never fed
         "max_model_len": room + 1,
         "gpu_memory_utilization": settings.gpu_memory_utilization,

@@ -1,0 +1,79 @@
+"""Which number format the hf engine computes in. In: what the recipe says, a device. Out: the format, and why it was taken.
+
+Half precision is what GPUs are built for. On a CPU it depends on the machine: with AMX or AVX512-BF16 it is up to twice as fast,
+without, slower; so `auto` measures one matrix product in both formats, once per process. Answers differ by rounding, which
+`tests/engines/test_hf_format.py` bounds.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import linear
+
+from humpback.errors import InputError
+from humpback.recipe import NumberFormat
+
+__all__ = ["Chosen", "choose_format", "find_device", "measure_formats"]
+
+GAIN = 1.25
+"""A CPU must be this much faster in bfloat16 to take it: the rest of a pass gains less than its products, and rounding costs."""
+ROWS, WIDTH, ROUNDS = 256, 1024, 5
+"""Of the product that is timed: a pass of a small model, about 5 ms on one core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A number format for weights and activations."""
+
+    format: NumberFormat
+    """Never `auto`."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.format} ({self.reason})"
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that `auto` (CUDA where there is one), `cpu` or `cuda[:N]` means."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device={name!r} is not there; use runtime.device=cpu or auto")
+    return torch.device(name)
+
+
+def choose_format(wanted: NumberFormat, device: torch.device) -> Chosen:
+    """Return the format to compute in on this device."""
+    if wanted != "auto":
+        return Chosen(format=wanted, reason="as runtime.dtype says")
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return Chosen(format="bfloat16", reason="a GPU")
+        return Chosen(format="float16", reason="a GPU that has no bfloat16")
+    speeds = measure_formats(torch.get_num_threads())
+    told = f"{speeds['bfloat16']:.0f} GFLOP/s in bfloat16, {speeds['float32']:.0f} in float32 on this CPU"
+    faster = speeds["bfloat16"] > GAIN * speeds["float32"]
+    return Chosen(format="bfloat16" if faster else "float32", reason=told)
+
+
+@functools.cache
+def measure_formats(threads: int) -> dict[str, float]:
+    """Return the speed of a matrix product on this CPU, in GFLOP/s by format; `threads` are torch's own, and part of the answer."""
+    seconds = {}
+    with torch.inference_mode():
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+            rows, weights = torch.ones(ROWS, WIDTH, dtype=dtype), torch.ones(WIDTH, WIDTH, dtype=dtype)
+            linear(rows, weights)  # the first call prepares the kernel
+            # the shortest: other work on the machine only ever adds
+            seconds[name] = min(_time(rows, weights) for _ in range(ROUNDS))
+    return {name: 2 * ROWS * WIDTH * WIDTH / max(spent, 1e-9) / 1e9 for name, spent in seconds.items()}
+
+
+def _time(rows: torch.Tensor, weights: torch.Tensor) -> float:
+    started = time.perf_counter()
+    linear(rows, weights)
+    return time.perf_counter() - started
