@@ -32,7 +32,6 @@ class ModelOptions:
     device: str = "auto"
     max_tokens: int = 2048
     """Longest prompt and answer together, in tokens."""
-    batch_tokens: int = 2048
     server_model: str | None = None
     api_key_env: str | None = None
     tokenizer: str | None = None
@@ -71,7 +70,7 @@ def _specify(reference: str, options: ModelOptions) -> EngineSpec:
         model=model,
         engine="server" if served else "fake" if _is_fake(reference) else options.engine,
         device=options.device,
-        batch_tokens=options.batch_tokens,
+        batch_tokens=None,
         threads=None,
         cache=options.cache,
         max_tokens=options.max_tokens,
