@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from humpback.engines import EngineSpec, find_model, find_served, open_engine, resolve_model
+from humpback.engines import EngineSpec, find_model, find_served, open_engine, resolve_model, steady_format
 from humpback.engines.base import Capability
 from humpback.engines.cache import CachedEngine
 from humpback.errors import InputError
@@ -66,10 +66,14 @@ def _specify(reference: str, options: ModelOptions) -> EngineSpec:
         model = find_model(Path(reference))
     else:
         model = resolve_model(reference, Path.home() / ".cache" / "humpback")
+    engine: Literal["hf", "vllm", "server", "fake"] = (
+        "server" if served else "fake" if _is_fake(reference) else options.engine
+    )
     return EngineSpec(
         model=model,
-        engine="server" if served else "fake" if _is_fake(reference) else options.engine,
+        engine=engine,
         device=options.device,
+        dtype=steady_format(options.device) if engine == "hf" else "auto",
         batch_tokens=None,
         threads=None,
         cache=options.cache,

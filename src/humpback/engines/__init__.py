@@ -26,6 +26,7 @@ __all__ = [
     "open_engine",
     "probe_server",
     "resolve_model",
+    "steady_format",
 ]
 
 SERVER_ROUNDS = 16
@@ -121,6 +122,13 @@ def decide_format(runtime: RuntimeSettings) -> tuple[NumberFormat, str]:
         torch.set_num_threads(runtime.threads)  # as the engine will
     chosen = choose_format(runtime.dtype, find_device(runtime.device))
     return chosen.format, str(chosen)
+
+
+def steady_format(device: str) -> NumberFormat:
+    """Return a number format that the kind of device alone decides, for figures that are to be compared: float32 on a CPU."""
+    with _needs("hf"):
+        from humpback.engines.hf_format import find_device
+    return "float32" if find_device(device).type == "cpu" else "auto"
 
 
 def resolve_model(reference: str, cache_folder: Path) -> ModelRef:
