@@ -54,6 +54,13 @@ def test_a_trainer_of_ones_own_must_be_given_the_spec(tmp_path: Path) -> None:
         load_recipe(path)
 
 
+def test_a_share_is_held_out_by_our_trainer_alone(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(WHOLE + "train: {command: 'python mine.py {spec}', held_out_share: 0.1}\n")
+    with pytest.raises(RecipeError, match=r"held_out_share=0\.1 is for our own trainer"):
+        load_recipe(path)
+
+
 def test_weighing_by_p_good_needs_pairs_to_learn_it_from(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(WHOLE.replace("]}\ncorpus", "], holdout: 10}\ncorpus", 1) + "mix: {loss_weight: p_good}\n")

@@ -505,6 +505,11 @@ class TrainSettings(Section):
             raise ValueError(f"steps={self.steps} and epochs={self.epochs:g} are both set; keep one of them")
         if not self.held_out_share and (self.patience is not None or self.keep == "best"):
             raise ValueError("train.patience and train.keep=best need train.held_out_share, such as 0.05")
+        if self.command and self.held_out_share:
+            raise ValueError(
+                f"train.held_out_share={self.held_out_share:g} is for our own trainer, and train.command trains on the whole mix; "
+                "leave one of them out"
+            )
         return self
 
 

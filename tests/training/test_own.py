@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from shares import weigh
-from tiny import make_spec, metrics_of, same_weights
+from tiny import make_rows, make_spec, metrics_of, same_weights
 
 from humpback.errors import InputError, StageError
+from humpback.training.held_out import HeldOutLoss, add_loss
 from humpback.training.own import train_by_command
-from humpback.training.spec import TrainStep
+from humpback.training.spec import FINISHED, TrainStep
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_trainer.py"
+COPY = "import json,sys,shutil; s=json.load(open(sys.argv[1])); shutil.copytree(s['base_model'], s['output'])"
 
 
 def python(code: str) -> str:
@@ -76,6 +78,31 @@ def test_a_trainer_that_leaves_no_model_is_refused(tmp_path: Path, base: Path) -
     code = "import json,sys,os; o=json.load(open(sys.argv[1]))['output']; os.makedirs(o); open(o+'/config.json','w')"
     with pytest.raises(StageError, match=r"left no \*\.safetensors"):
         train_by_command(spec, python(code))
+
+
+def test_what_our_trainer_left_does_not_pass_for_the_commands(tmp_path: Path, base: Path) -> None:
+    spec = make_spec(tmp_path, base)
+    weigh(spec.data[0], sampling=[2.0] * 10)
+    spec.work.mkdir()
+    loss = HeldOutLoss.of(5, sums={"seed": 2.0}, tokens={"seed": 1})
+    for name in ("metrics.jsonl", "held-out.jsonl"):
+        add_loss(tmp_path / name, loss)
+    (spec.work / FINISHED).write_text("{}")
+    result = train_by_command(spec, python(COPY))
+    assert (result.held_out, result.first_loss) == ((), None)
+    record = json.loads((spec.output / "training.json").read_text())
+    assert (record["held_out"], record["trained"]["steps"]) == ([], 0)
+    assert record["data"]["tokens"] == sum(len(ids) for ids, _ in make_rows(10))  # each row once, as with ours
+    assert not (spec.work / FINISHED).exists()  # ours would take the model for its own
+
+
+def test_rows_that_would_train_the_wrong_thing_are_refused_before_the_command_starts(
+    tmp_path: Path, base: Path
+) -> None:
+    spec = make_spec(tmp_path, base, rows=[([5, 6, 7], [-100, 6, 7]), ([5, 6, 7], [-100, 7, 7])])
+    with pytest.raises(InputError, match="row1: a label is not its own token"):
+        train_by_command(spec, python(COPY))
+    assert not spec.output.exists()
 
 
 def test_a_line_of_metrics_that_is_half_there_is_waited_for(tmp_path: Path, base: Path) -> None:

@@ -14,14 +14,15 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from humpback.errors import InputError, StageError
-from humpback.training.plan import count_data
+from humpback.training.held_out import HELD_OUT
 from humpback.training.result import dress_model, write_record
-from humpback.training.spec import TrainResult, TrainSpec, TrainStep, check_inputs
+from humpback.training.rows import count_rows, read_rows
+from humpback.training.spec import FINISHED, TrainResult, TrainSpec, TrainStep, check_inputs
 
 __all__ = ["train_by_command"]
 
@@ -34,6 +35,7 @@ def train_by_command(
 ) -> TrainResult:
     """Run the command on a spec, refuse a folder that is no model, and complete what it wrote."""
     check_inputs(spec)
+    counts = count_rows(read_rows(spec.data))
     spec.work.mkdir(parents=True, exist_ok=True)
     spec.output.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(spec.output, ignore_errors=True)  # whether it resumes its own work is the trainer's affair
@@ -49,11 +51,13 @@ def train_by_command(
     _check_model(spec, command)
     dress_model(spec.output, spec)
     (spec.work / "identity").write_text(spec.identity(), encoding="utf-8")
-    return _tell(spec, command, time.monotonic() - started)
+    return _tell(spec, command, counts, time.monotonic() - started)
 
 
 def _run(words: list[str], spec: TrainSpec, on_step: Callable[[TrainStep], None] | None) -> int:
-    spec.metrics.unlink(missing_ok=True)
+    # what our own trainer left here would pass for this one's
+    for left in (spec.metrics, spec.metrics.with_name(HELD_OUT), spec.work / FINISHED):
+        left.unlink(missing_ok=True)
     with (spec.work / "train.log").open("wb") as log:
         try:
             child = subprocess.Popen(
@@ -124,15 +128,14 @@ def _last_line(log: Path) -> str:
     return f" ({lines[-1].strip()[:300]})" if lines else ""
 
 
-def _tell(spec: TrainSpec, command: str, seconds: float) -> TrainResult:
-    lines, rows = _lines(spec.metrics), count_data(spec.data)
-    counts = {"examples": rows.examples, "tokens": round(rows.tokens), "label_tokens": round(rows.label_tokens)}
-    write_record(spec.output, spec, {**counts, "longest": rows.longest}, trainer=command, device=spec.device)
+def _tell(spec: TrainSpec, command: str, counts: Mapping[str, int], seconds: float) -> TrainResult:
+    lines = _lines(spec.metrics)
+    write_record(spec.output, spec, counts, trainer=command, device=spec.device)
     losses = [float(line["loss"]) for line in lines]
     tenth = max(1, len(losses) // 10)
     return TrainResult(
         steps=len(lines) or spec.steps,
-        examples=rows.examples,
+        examples=counts["examples"],
         tokens=sum(int(line.get("tokens", 0)) for line in lines),
         label_tokens=sum(int(line.get("label_tokens", 0)) for line in lines),
         first_loss=losses[0] if losses else None,
