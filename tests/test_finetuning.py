@@ -107,6 +107,18 @@ def test_sampling_weights_make_an_epoch_longer_or_shorter(tmp_path: Path, base: 
     assert "12 rows, 16 drawn per epoch" in tell_plan(spec, counts)[0]
 
 
+def test_epochs_are_of_the_rows_that_are_not_held_out(tmp_path: Path, base: Path, mix: Path) -> None:
+    """As in a run: twelve rows, a quarter held out, are nine to train on."""
+    text = f"base_model: {base}\ndata: {mix}\noutput: out\nepochs: 2\nbatch_size: 3\nheld_out_share: 0.25\n"
+    spec, counts = load_spec(write(tmp_path / "spec.yaml", text))
+    assert spec.steps == 6
+    assert counts.examples == 12
+    told = tell_plan(spec, counts)
+    assert "12 rows, 25% of them held out, " in told[0]
+    assert f"{counts.tokens * 0.75:,.0f} tokens per epoch" in told[0]
+    assert "6 steps of 3 rows = 2.00 epochs" in told[1]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

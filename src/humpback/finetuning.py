@@ -19,9 +19,9 @@ from humpback.errors import InputError
 from humpback.progress import Console, format_seconds
 from humpback.recipe import PRESETS, apply_override
 from humpback.store.shards import shard_files
-from humpback.training.plan import RowCounts, count_data, follow_steps, tell_plan
-from humpback.training.probe import PROBE_STEPS, probe
-from humpback.training.sampling import rounded_rows
+from humpback.training.plan import PROBE_STEPS, RowCounts, count_data, follow_steps, tell_plan
+from humpback.training.probe import probe
+from humpback.training.sampling import trained_rows
 from humpback.training.schedule import schedule_for
 from humpback.training.spec import TrainResult, TrainSpec, check_spec
 
@@ -80,9 +80,8 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
             raise InputError(f"the training spec {path} has steps and epochs; keep one of them")
         epochs = None
     try:
-        schedule = schedule_for(
-            rounded_rows(counts.draws), steps=given.get("steps"), epochs=epochs, batch_size=given.get("batch_size")
-        )
+        trained = trained_rows(counts.draws, float(given.get("held_out_share") or 0))
+        schedule = schedule_for(trained, steps=given.get("steps"), epochs=epochs, batch_size=given.get("batch_size"))
     except (TypeError, ValueError) as error:
         raise InputError(f"the training spec {path}: {error}") from error
     output = Path(str(given["output"]))

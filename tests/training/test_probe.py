@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from shares import weigh
 from tiny import make_rows, make_spec
 
 from humpback.training import probe as probing
@@ -50,3 +51,12 @@ def test_a_probe_trains_few_steps_without_held_out_rows_and_leaves_nothing(
     assert found.tokens == 50 * 4 * sum(len(ids) for ids, _ in rows) / 10
     assert found.tokens_per_s == pytest.approx(100.0)
     assert found.seconds == pytest.approx(found.tokens / 100)
+
+
+def test_a_row_counts_as_often_as_it_is_drawn(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = make_rows(2)
+    spec = make_spec(tmp_path, base, rows=rows, steps=30)
+    weigh(spec.data[0], sampling=[2.0, 0.5])
+    monkeypatch.setattr(probing, "train", lambda given, *, on_step: on_step(*steps((50, 0.5))))
+    short, long = (len(ids) for ids, _ in rows)
+    assert probe(spec).tokens == 30 * 4 * (2 * short + 0.5 * long) / 2.5

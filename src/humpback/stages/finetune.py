@@ -13,6 +13,7 @@ from humpback.recipe import RuntimeSettings, TrainSettings
 from humpback.store.fingerprint import derive_seed
 from humpback.store.shards import storage_errors
 from humpback.training.held_out import HELD_OUT
+from humpback.training.sampling import trained_rows
 from humpback.training.schedule import schedule_for
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
 
@@ -39,7 +40,7 @@ def train_spec(
         raise GateError(
             f"{stage}: the mix is empty, so there is nothing to train on; see the mix stage's rejected rows"
         )
-    trained = max(1, round(examples * (1 - settings.held_out_share)))
+    trained = trained_rows(examples, settings.held_out_share)
     schedule = schedule_for(trained, steps=settings.steps, epochs=settings.epochs, batch_size=settings.batch_size)
     return TrainSpec(
         base_model=Path(base.path),

@@ -101,7 +101,7 @@ def _example(
     origin = "seed" if isinstance(row, Pair) else "web"
     return Example(
         id=content_id(origin, tag, row.id),
-        origin="seed" if isinstance(row, Pair) else "web",
+        origin=origin,
         tag=tag,
         instruction=row.instruction,
         response=row.response,

@@ -19,10 +19,10 @@ from humpback.progress import Bar, Console, format_seconds
 from humpback.prompts import IGNORE
 from humpback.training.spec import TrainSpec, TrainStep
 
-__all__ = ["RowCounts", "count_data", "follow_steps", "tell_plan"]
+__all__ = ["PROBE_STEPS", "RowCounts", "count_data", "follow_steps", "tell_plan"]
 
-PROBE = 10
-"""Steps after which the time of the rest is told."""
+PROBE_STEPS = 10
+"""Steps after which the time of the rest is told, and steps on trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +68,22 @@ def count_data(paths: Sequence[Path]) -> RowCounts:
 
 def tell_plan(spec: TrainSpec, counts: RowCounts) -> list[str]:
     """Return in words what is about to be trained."""
-    epochs = spec.steps * spec.batch_size / counts.draws
+    trained = 1 - spec.held_out_share
+    epochs = spec.steps * spec.batch_size / (counts.draws * trained)
+    held_out = f", {spec.held_out_share:.0%} of them held out" if spec.held_out_share else ""
     drawn = "" if counts.draws == counts.examples else f", {counts.draws:,.0f} drawn per epoch"
     rate = f"{spec.learning_rate:g} to {spec.final_learning_rate:g}"
     return [
-        f"{counts.examples:,} rows{drawn}, {counts.tokens:,.0f} tokens per epoch, {counts.label_tokens:,.0f} of them learnt; "
+        f"{counts.examples:,} rows{held_out}{drawn}, {counts.tokens * trained:,.0f} tokens per epoch, "
+        f"{counts.label_tokens * trained:,.0f} of them learnt; "
         f"the longest row has {counts.longest:,}",
         f"{spec.method}, {spec.steps:,} steps of {spec.batch_size} rows = {epochs:.2f} epochs, "
-        f"about {epochs * counts.tokens:,.0f} tokens; learning rate {rate}",
+        f"about {epochs * counts.tokens * trained:,.0f} tokens; learning rate {rate}",
     ]
 
 
 def follow_steps(bar: Bar, console: Console) -> Callable[[TrainStep], None]:
-    """Return what shows each step on a bar and, after `PROBE` steps of this sitting, tells how long the rest will take."""
+    """Return what shows each step on a bar and, after `PROBE_STEPS` steps of this sitting, tells how long the rest will take."""
     seconds: list[float] = []
 
     def on_step(step: TrainStep) -> None:
@@ -88,11 +91,11 @@ def follow_steps(bar: Bar, console: Console) -> Callable[[TrainStep], None]:
             bar.skip(step.step - 1 - bar.done)
         bar.advance(1, step.tokens, f"loss {step.loss:.3f}")
         seconds.append(step.seconds)
-        if len(seconds) == PROBE < step.steps and step.step < step.steps:
+        if len(seconds) == PROBE_STEPS < step.steps and step.step < step.steps:
             # the median: the first step also warms up
             left = statistics.median(seconds) * (step.steps - step.step)
             console.say(
-                f"  {PROBE} steps trained; the other {step.steps - step.step:,} take about {format_seconds(left)}"
+                f"  {PROBE_STEPS} steps trained; the other {step.steps - step.step:,} take about {format_seconds(left)}"
             )
 
     return on_step

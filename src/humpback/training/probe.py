@@ -12,13 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from humpback.training.launch import train
-from humpback.training.rows import count_rows, read_rows
+from humpback.training.plan import PROBE_STEPS, count_data
 from humpback.training.spec import TrainSpec, TrainStep, check_inputs
 
-__all__ = ["PROBE_STEPS", "Expectation", "expect_seconds", "probe"]
-
-PROBE_STEPS = 10
-"""Steps of a probe; the first is not counted, it loads and allocates."""
+__all__ = ["Expectation", "expect_seconds", "probe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +32,8 @@ class Expectation:
 def probe(spec: TrainSpec, *, steps: int = PROBE_STEPS) -> Expectation:
     """Train some steps for nothing, and return the time that all of them will take."""
     check_inputs(spec)
-    counts = count_rows(read_rows(spec.data))
-    tokens = round(counts["tokens"] / counts["examples"] * spec.batch_size * spec.steps)
+    counts = count_data(spec.data)
+    tokens = round(counts.tokens / counts.draws * spec.batch_size * spec.steps)
     folder = spec.work.with_name(spec.work.name + "-probe")
     places = {"output": folder / "model", "work": folder, "metrics": folder / "metrics.jsonl"}
     alone = {"held_out": (), "held_out_share": 0.0, "patience": None, "keep": "last"}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from humpback.errors import InputError
 from humpback.training.schedule import Schedule, row_order
 
-__all__ = ["draw_order", "rounded_rows"]
+__all__ = ["draw_order", "rounded_rows", "trained_rows"]
 
 
 def rounded_rows(draws: float) -> int:
@@ -23,6 +23,11 @@ def rounded_rows(draws: float) -> int:
             "raise mix.seed_weight or mix.curated_weight"
         )
     return round(draws)
+
+
+def trained_rows(draws: float, held_out_share: float) -> int:
+    """Return how many rows an epoch draws on average when a share of them is held out; at least one."""
+    return max(1, round(rounded_rows(draws) * (1 - held_out_share)))
 
 
 def draw_order(sampling: Sequence[float], schedule: Schedule, seed: int) -> list[int]:
