@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import make_rows, make_spec, metrics_of, same_weights, write_rows
 
+from humpback.errors import InputError
 from humpback.training.held_out import HeldOutLoss, add_loss, best_loss, read_losses, should_stop
 from humpback.training.launch import train
 from humpback.training.rows import read_rows, split_rows
@@ -124,6 +126,9 @@ def test_patience_ends_a_training_that_gets_worse_and_the_best_step_is_kept(tmp_
     assert best is not None
     assert result.kept_step == best.step < result.steps < 60
     assert sum(each.step > best.step for each in result.held_out) == 3
+    record = json.loads((spec.output / "training.json").read_text())
+    assert record["trained"]["kept_step"] == best.step
+    assert [file["name"] for file in record["data"]["held_out"]] == ["held.parquet"]
     assert expected(spec.output, make_rows(14)[10:]) == pytest.approx(best.nll, rel=1e-5)
     assert not list(spec.work.glob("checkpoint*"))
     assert "stopping" in (spec.work / "train.log").read_text()
@@ -131,6 +136,37 @@ def test_patience_ends_a_training_that_gets_worse_and_the_best_step_is_kept(tmp_
     short = make_spec(tmp_path / "short", base, steps=best.step, learning_rate=0.03, final_learning_rate=0.03)
     train(short)
     assert same_weights(short.output, spec.output)
+
+
+def test_killed_after_patience_ended_it_a_training_ends_at_the_same_step(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from humpback.training import sft
+
+    options: dict[str, Any] = {"steps": 60, "learning_rate": 0.03, "final_learning_rate": 0.03, "patience": 3}
+    specs = [held_out_spec(tmp_path / name, base, save_every=2, **options) for name in ("whole", "killed")]
+    sft.run(specs[0])
+
+    def kill(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sft, "save_model", kill)
+    with pytest.raises(KeyboardInterrupt):
+        sft.run(specs[1])
+    monkeypatch.undo()
+    sft.run(specs[1])
+    whole, killed = map(metrics_of, specs)
+    assert len(killed) == len(whole) < 60
+    assert same_weights(specs[0].output, specs[1].output)
+
+
+def test_a_best_step_needs_a_row_that_can_be_held_out(tmp_path: Path, base: Path) -> None:
+    from humpback.training import sft
+
+    for wrong in ({"patience": 2}, {"keep": "best"}):
+        spec = make_spec(tmp_path / next(iter(wrong)), base, rows=make_rows(1), held_out_share=0.5, **wrong)
+        with pytest.raises(InputError, match=r"held_out_share=0\.5 of 1 rows is none"):
+            sft.run(spec)
 
 
 def test_rows_of_the_held_out_share_are_measured_and_not_trained_on(tmp_path: Path, base: Path) -> None:

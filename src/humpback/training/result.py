@@ -56,8 +56,19 @@ def _drop_other_template(path: Path) -> None:
         write_json(path, config)
 
 
-def write_record(folder: Path, spec: TrainSpec, counts: Mapping[str, int], *, trainer: str, device: str) -> None:
-    """Write `training.json`: all that is needed to know what this model is, and to train it again."""
+def write_record(
+    folder: Path,
+    spec: TrainSpec,
+    counts: Mapping[str, int],
+    *,
+    trainer: str,
+    device: str,
+    kept_step: int | None = None,
+) -> None:
+    """Write `training.json`: all that is needed to know what this model is, and to train it again.
+
+    `counts` are of the rows trained on, each counted once; `kept_step` is the step whose model it is, where that is known.
+    """
     lines = _metrics(spec.metrics)
     steps = [line for line in lines if "loss" in line]
     record = {
@@ -66,11 +77,13 @@ def write_record(folder: Path, spec: TrainSpec, counts: Mapping[str, int], *, tr
         "base_model": {"path": str(spec.base_model), "content_hash": spec.base_hash or None},
         "data": {
             "files": [{"name": path.name, "sha256": _hash(path)} for path in spec.data],
+            "held_out": [{"name": path.name, "sha256": _hash(path)} for path in spec.held_out],
             **{name: counts[name] for name in ("examples", "tokens", "label_tokens", "longest")},
         },
         "spec": spec.model_dump(mode="json"),
         "trained": {
             "steps": len(steps),
+            "kept_step": kept_step,
             **{
                 name: round(sum(line.get(name, 0) for line in steps), 3)
                 for name in ("tokens", "label_tokens", "seconds")

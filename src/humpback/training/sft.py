@@ -103,6 +103,11 @@ def run(spec: TrainSpec) -> None:
     held_out = read_rows(spec.held_out) if spec.held_out else None
     if spec.held_out_share:
         table, held_out = split_rows(table, spec.held_out_share, spec.seed)
+        if not len(held_out) and (spec.patience is not None or spec.keep == "best"):
+            raise InputError(
+                f"held_out_share={spec.held_out_share:g} of {len(table)} rows is none, for each is the only one of its origin: "
+                "patience and keep=best have nothing to go by; leave them out or give more rows"
+            )
     for rows in (table, held_out):
         if rows is not None and len(rows):
             check_fit(rows, spec.base_model)
@@ -121,7 +126,7 @@ def run(spec: TrainSpec) -> None:
         trainer._load_from_checkpoint(str(_checked(spec.work / f"checkpoint-{step}")))
     weights = all_of_us.get_state_dict(trainer.model) if trainer.sharded else None  # every process has a part of them
     if all_of_us.is_main_process:
-        save_model(spec, trainer.model, counts, on_cuda=on_cuda, weights=weights)
+        save_model(spec, trainer.model, counts, on_cuda=on_cuda, kept_step=step, weights=weights)
         write_json(spec.work / FINISHED, {"steps": trainer.state.global_step, "kept_step": step})
         drop_checkpoints(spec.work)
     all_of_us.wait_for_everyone()
@@ -145,7 +150,9 @@ def _begin(spec: TrainSpec, counts: dict[str, int]) -> None:
 
 def _checked(folder: Path) -> Path:
     if reason := checkpoint_fault(folder):
-        raise InputError(f"{folder} held the best model and cannot be used: {reason}; delete it and train again")
+        raise InputError(
+            f"{folder} held the best model and cannot be used: {reason}; delete {folder.parent} to train from the start"
+        )
     return folder
 
 

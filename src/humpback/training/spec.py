@@ -196,7 +196,7 @@ class TrainResult:
 
     steps: int
     examples: int
-    """Rows of the data files."""
+    """Rows trained on: those of the data files without a held-out share."""
     tokens: int
     """Tokens trained on, padding excluded, repeated rows counted each time."""
     label_tokens: int

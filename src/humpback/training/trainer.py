@@ -205,6 +205,9 @@ class Trainer(SFTTrainer):
         if should_stop(self.losses, self.spec.patience):
             print(f"step {step}: no better held-out loss since step {best.step if best else 0}; stopping", flush=True)
             self.control.should_training_stop = True
+            self.control.should_save = (
+                False  # resumed from here, a killed training would take steps that this one does not
+            )
 
     def _held_out_loss(self, step: int) -> HeldOutLoss:
         started = time.monotonic()

@@ -102,11 +102,12 @@ def save_model(
     counts: Mapping[str, int],
     *,
     on_cuda: bool,
+    kept_step: int,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Put the model in its place, adapters merged and alone: float32 from a CPU, bfloat16 from a GPU.
 
-    `weights` are all of a model that is split over processes.
+    `kept_step` is the step whose model it is; `weights` are all of a model that is split over processes.
     """
     dtype = torch.bfloat16 if on_cuda else torch.float32
     device = torch.cuda.get_device_name() if on_cuda else "cpu"
@@ -130,7 +131,7 @@ def save_model(
 
     def finish(folder: Path) -> None:
         dress_model(folder, spec)
-        write_record(folder, spec, counts, trainer="humpback.training.sft", device=device)
+        write_record(folder, spec, counts, trainer="humpback.training.sft", device=device, kept_step=kept_step)
 
     write_folder(spec.output, base=spec.base_model, write=write, finish=finish)
 
