@@ -16,6 +16,7 @@ from humpback.errors import InputError
 from humpback.finetuning import load_spec
 from humpback.training import launch
 from humpback.training.plan import count_data, tell_plan
+from humpback.training.rows import count_rows, read_rows
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
 
 pytest.importorskip("torch")
@@ -131,6 +132,7 @@ def test_epochs_are_of_the_rows_that_are_not_held_out(tmp_path: Path, base: Path
         ("base_model: {base}\ndata: {mix}\noutput: o\npreset: huge\n", "preset=huge is not one of paper, small, lora"),
         ("base_model: {base}\ndata: {mix}\noutput: o\nsteps: 3\nepochs: 1\n", "steps and epochs"),
         ("base_model: {base}\ndata: {mix}\noutput: o\nsteps: many\n", "the training spec"),
+        ("base_model: nowhere\nbase_hash: abc\ndata: {mix}\noutput: o\n", "base_model=nowhere holds no config.json"),
         ("base_model: nowhere\ndata: {mix}\noutput: o\n", "model='nowhere' does not exist"),
     ],
 )
@@ -143,6 +145,18 @@ def test_a_wrong_spec_is_refused_with_what_is_wrong(
     with pytest.raises(InputError) as caught:
         load_spec(write(tmp_path / "spec.yaml", text))
     assert message in str(caught.value)
+
+
+def test_a_rows_first_token_is_not_learnt_and_is_not_counted(tmp_path: Path) -> None:
+    """A causal model predicts from the second token on; the trainer counts the same."""
+    path = write_rows(tmp_path / "rows.parquet", [([5, 6, 7], [5, 6, 7]), ([8, 9], [-100, 9])])
+    assert count_data([path]).label_tokens == count_rows(read_rows([path]))["label_tokens"] == 3
+
+
+def test_places_below_home_are_found(tmp_path: Path, base: Path, mix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec, _ = load_spec(write(tmp_path / "spec.yaml", f"base_model: {base}\ndata: ~/mix\noutput: ~/out\n"))
+    assert (spec.output, spec.work) == (tmp_path / "out", tmp_path / "out.work")
 
 
 def test_rows_that_cannot_be_read_are_refused_with_their_file(tmp_path: Path) -> None:

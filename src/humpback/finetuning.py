@@ -84,10 +84,10 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
         schedule = schedule_for(trained, steps=given.get("steps"), epochs=epochs, batch_size=given.get("batch_size"))
     except (TypeError, ValueError) as error:
         raise InputError(f"the training spec {path}: {error}") from error
-    output = Path(str(given["output"]))
-    work = Path(str(given.get("work") or output.with_name(output.name + ".work")))
-    values |= {"data": [str(file) for file in data], "work": str(work), "steps": schedule.steps}
-    values["batch_size"] = schedule.batch_size
+    output = Path(str(given["output"])).expanduser()
+    work = Path(str(given.get("work") or output.with_name(output.name + ".work"))).expanduser()
+    values |= {"data": [str(file) for file in data], "output": str(output), "work": str(work)}
+    values |= {"steps": schedule.steps, "batch_size": schedule.batch_size}
     if given.get("held_out"):
         values["held_out"] = [str(file) for file in _data_files(given["held_out"], path)]
     values.setdefault("metrics", str(work / "metrics.jsonl"))
@@ -96,7 +96,8 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
         values |= {"base_model": base.path, "base_hash": base.content_hash}
     if not given.get("chat_template"):
         contract = find_contract(Path(str(values["base_model"])))
-        assert contract is not None  # a base model that was found has a config.json
+        if contract is None:  # where `base_hash` is given nobody has looked yet
+            raise InputError(f"the training spec {path}: base_model={values['base_model']} holds no config.json")
         values |= {"chat_template": contract.chat_template, "stop_ids": list(contract.stop_ids)}
     return values
 

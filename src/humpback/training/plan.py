@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -51,16 +52,15 @@ def count_data(paths: Sequence[Path]) -> RowCounts:
                 for batch in file.iter_batches(columns=columns):
                     labels = batch["labels"]
                     lengths = pc.fill_null(pc.list_value_length(labels), 0).to_numpy()
-                    shares = batch["sampling"].to_numpy() if weighted else None
-                    learnt = pc.cast(pc.not_equal(labels.flatten(), IGNORE), pa.int64())
-                    parents = pc.list_parent_indices(labels)
-                    each = shares if shares is not None else [1.0] * len(lengths)
-                    weights = pa.array(each, pa.float64()).take(parents)
+                    each = batch["sampling"].to_numpy() if weighted else np.ones(len(lengths))
+                    parents = pc.list_parent_indices(labels).to_numpy()
+                    learnt = labels.flatten().to_numpy(zero_copy_only=False) != IGNORE
+                    learnt[np.unique(parents, return_index=True)[1]] = False  # a row's first token is never predicted
                     examples += len(lengths)
-                    draws += float(sum(each))
+                    draws += float(each.sum())
                     longest = max(longest, int(max(lengths, default=0)))
-                    tokens += float(sum(n * share for n, share in zip(lengths.tolist(), each, strict=True)))
-                    labelled += pc.sum(pc.multiply(weights, learnt)).as_py() or 0.0
+                    tokens += float((lengths * each).sum())
+                    labelled += float((each[parents] * learnt).sum())
         except (pa.ArrowException, KeyError, OSError) as error:
             raise InputError(f"training data {path} cannot be read as rows: {error}") from error
     return RowCounts(examples=examples, draws=draws, tokens=tokens, label_tokens=labelled, longest=longest)
