@@ -260,6 +260,15 @@ def test_a_missing_trainer_is_named_with_its_extra(tmp_path: Path, base: Path, m
         launch.train(make_spec(tmp_path, base))
 
 
+def test_a_device_is_one_of_those_that_are_visible(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(tmp_path, base, device="cuda:1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-abc")
+    assert launch._environment(spec)["CUDA_VISIBLE_DEVICES"] == "GPU-abc"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    with pytest.raises(InputError, match="device=cuda:1: CUDA_VISIBLE_DEVICES=4 has no such device"):
+        launch._environment(spec)
+
+
 def test_a_failed_child_is_reported_with_its_log(tmp_path: Path, base: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(base, broken)

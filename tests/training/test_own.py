@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,19 @@ def test_rows_that_would_train_the_wrong_thing_are_refused_before_the_command_st
     with pytest.raises(InputError, match="row1: a label is not its own token"):
         train_by_command(spec, python(COPY))
     assert not spec.output.exists()
+
+
+def test_a_command_that_outlives_its_run_is_not_joined_by_a_second(tmp_path: Path, base: Path) -> None:
+    spec = make_spec(tmp_path, base)
+    spec.work.mkdir()
+    with (spec.work / "command.lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(held.fileno(),))
+    with pytest.raises(InputError, match=r"still writes to .*model; wait for it or end it"):
+        train_by_command(spec, python(COPY))
+    left.communicate(b"\n")
+    train_by_command(spec, python(COPY))
+    assert (spec.output / "training.json").is_file()
 
 
 def test_a_line_of_metrics_that_is_half_there_is_waited_for(tmp_path: Path, base: Path) -> None:

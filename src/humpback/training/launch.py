@@ -63,13 +63,7 @@ def _forget_other_training(spec: TrainSpec) -> None:
 
 
 def _run_child(spec: TrainSpec, follower: _Follower) -> int:
-    environment = {**os.environ, "HUMPBACK_PARENT_PIPE": "1", "PYTHONUNBUFFERED": "1"}
-    if spec.device.startswith("cuda:") and spec.processes == 1:  # the trainer takes the first device it sees
-        index = int(spec.device.removeprefix("cuda:"))
-        visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        environment["CUDA_VISIBLE_DEVICES"] = visible[index] if index < len(visible) and visible[0] else str(index)
-    if spec.threads:
-        environment["OMP_NUM_THREADS"] = str(spec.threads)
+    environment = _environment(spec)
     with (spec.work / "train.log").open("wb") as log:
         child = subprocess.Popen(
             [*_command(spec.processes), str(spec.work / "spec.json")],
@@ -94,6 +88,19 @@ def _run_child(spec: TrainSpec, follower: _Follower) -> int:
             child.wait()
         if child.stdin:
             child.stdin.close()
+
+
+def _environment(spec: TrainSpec) -> dict[str, str]:
+    environment = {**os.environ, "HUMPBACK_PARENT_PIPE": "1", "PYTHONUNBUFFERED": "1"}
+    if spec.device.startswith("cuda:") and spec.processes == 1:  # the trainer takes the first device it sees
+        number = int(spec.device.removeprefix("cuda:"))
+        visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        if visible and number >= len(visible):
+            raise InputError(f"device={spec.device}: CUDA_VISIBLE_DEVICES={','.join(visible)} has no such device")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
+    if spec.threads:
+        environment["OMP_NUM_THREADS"] = str(spec.threads)
+    return environment
 
 
 def _command(processes: int) -> list[str]:

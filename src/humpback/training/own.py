@@ -8,6 +8,7 @@ It may write one JSON line per step to `metrics` (`step`, `loss`, `tokens`, `lab
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -16,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from humpback.errors import InputError, StageError
 from humpback.training.held_out import HELD_OUT
@@ -38,12 +39,14 @@ def train_by_command(
     counts = count_rows(read_rows(spec.data))
     spec.work.mkdir(parents=True, exist_ok=True)
     spec.output.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(spec.output, ignore_errors=True)  # whether it resumes its own work is the trainer's affair
     file = spec.work / "spec.json"
-    file.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
     words = [word.replace("{spec}", str(file)) for word in shlex.split(command)]
     started = time.monotonic()
-    status = _run(words, spec, on_step)
+    with (spec.work / "command.lock").open("ab") as alone:
+        _take(alone, spec)
+        shutil.rmtree(spec.output, ignore_errors=True)  # whether it resumes its own work is the trainer's affair
+        file.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        status = _run(words, spec, alone, on_step)
     log = spec.work / "train.log"
     if status:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -54,14 +57,29 @@ def train_by_command(
     return _tell(spec, command, counts, time.monotonic() - started)
 
 
-def _run(words: list[str], spec: TrainSpec, on_step: Callable[[TrainStep], None] | None) -> int:
+def _take(alone: IO[bytes], spec: TrainSpec) -> None:
+    """Refuse a second trainer on one folder. The command holds the lock as well: killed with -9, a run leaves it training."""
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"the train.command of a run that was killed still writes to {spec.output}; wait for it or end it, then run again"
+        ) from error
+
+
+def _run(words: list[str], spec: TrainSpec, alone: IO[bytes], on_step: Callable[[TrainStep], None] | None) -> int:
     # what our own trainer left here would pass for this one's
     for left in (spec.metrics, spec.metrics.with_name(HELD_OUT), spec.work / FINISHED):
         left.unlink(missing_ok=True)
     with (spec.work / "train.log").open("wb") as log:
         try:
             child = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(alone.fileno(),),
             )
         except OSError as error:
             raise InputError(f"train.command cannot be started: {words[0]}: {error.strerror or error}") from error
