@@ -66,3 +66,10 @@ def test_weighing_by_p_good_needs_pairs_to_learn_it_from(tmp_path: Path) -> None
     path.write_text(WHOLE.replace("]}\ncorpus", "], holdout: 10}\ncorpus", 1) + "mix: {loss_weight: p_good}\n")
     with pytest.raises(RecipeError, match=r"mix\.loss_weight=p_good is learnt from the held-out pairs"):
         load_recipe(path)
+
+
+def test_an_empty_recipe_is_said_to_hold_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("# nothing yet\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="holds nothing, not sections"):
+        load_recipe(path)

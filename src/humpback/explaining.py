@@ -75,16 +75,19 @@ def find_document(target: str, settings: CorpusSettings, *, search: bool) -> Doc
 
 
 def _search(target: str, inputs: Iterable[CorpusInput], limit: int) -> Document:
-    read = 0
+    read, first = 0, ""
     for document in read_documents(list(inputs), max_record_bytes=limit):
         read += 1
         if isinstance(document, Document):
             if target in (document.source_uri, document.location):
                 return document
+            first = first or f", such as {document.location}"
         elif target in (row := json.loads(document.row)).values() or row.get("location") == target:
             raise InputError(f"--explain {target} gives no page: {document.reason}: {document.detail}")
     names = ", ".join(given.path for given in inputs)
-    raise InputError(f"--explain {target} is not among the {read:,} records of {names}; give its address or location")
+    raise InputError(
+        f"--explain {target} is not among the {read:,} records of {names}; give its address or location{first}"
+    )
 
 
 def _only(target: str, found: Iterable[Document | Rejected]) -> Document:

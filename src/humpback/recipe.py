@@ -823,7 +823,8 @@ def read_yaml(path: Path, what: str = "recipe", fix: str = "`humpback init {path
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
         raise RecipeError(f"{what} {path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"{what} {path} holds {type(data).__name__}, not sections; see `humpback init`")
+        held = "nothing" if data is None else type(data).__name__
+        raise RecipeError(f"{what} {path} holds {held}, not sections; see `humpback init`")
     return data
 
 

@@ -21,7 +21,7 @@ from humpback.evaluation.auditchange import AuditChange, compare_audits
 from humpback.evaluation.calibration import P_GOOD
 from humpback.evaluation.candidates import compare_models, describe_scores
 from humpback.evaluation.cutoffs import choose_cuts, measure_cuts
-from humpback.evaluation.deciding import direct_score
+from humpback.evaluation.deciding import advise_on_none, direct_score
 from humpback.evaluation.gate import check_limits, tell_rates, to_plain
 from humpback.evaluation.labels import read_labels
 from humpback.evaluation.rating import count_replies
@@ -336,7 +336,7 @@ class Rooms(Sitting):
             if not work.counts.kept:
                 raise GateError(
                     f"{name}: no candidate passes ({tell_reasons(work.counts)}) with signal {decision.signal}, "
-                    f"{decision.policy}={decision.value:g}; lower curate.threshold, or choose curate.signal and curate.top"
+                    f"{decision.policy}={decision.value:g}; {advise_on_none(decision, {**work.counts.rejected, **work.counts.failed})}"
                 )
             changed = self._count_changed(t) if t > 1 else None
             return work, {

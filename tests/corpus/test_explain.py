@@ -188,6 +188,7 @@ def test_page_inside_an_input_is_found_by_address_or_location(command: Command, 
     missing = command(path, "--explain", "https://example.org/7")
     assert missing.status == 2
     assert "not among the 3 records" in missing.err
+    assert f"such as {path}#L1" in missing.err
     several = command("--explain", path)
     assert several.status == 2
     assert "#L1" in several.err

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from humpback.errors import GateError, RecipeError
-from humpback.evaluation.deciding import decide
+from humpback.evaluation.deciding import advise_on_none, decide
 from humpback.evaluation.precision import measure_operating_points
 from humpback.recipe import CurateSettings
 
@@ -162,3 +162,12 @@ def test_threshold_needs_a_rating() -> None:
         decide(CurateSettings(policy="threshold"), _audit("p_good", p_good=0.9, rating=0.7), _scores()).signal
         == "rating"
     )
+
+
+def test_another_cut_off_is_not_advised_where_no_candidate_has_a_value() -> None:
+    decision = decide(CurateSettings(signal="rating"), _audit("rating", rating=0.9))
+    assert "curate.threshold" in advise_on_none(decision, {"below_threshold": 3, "no_rating_too_long": 9})
+    too_long = advise_on_none(decision, {"no_rating_too_long": 11, "no_rating_engine_error": 1})
+    assert "curate.threshold" not in too_long
+    assert "model.max_tokens" in too_long
+    assert "model.max_tokens" not in advise_on_none(decision, {"no_rating_unparsed": 12})

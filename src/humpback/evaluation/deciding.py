@@ -15,7 +15,7 @@ from humpback.evaluation.precision import OperatingPoint, Promise, promise_preci
 from humpback.evaluation.signals import SIGNALS
 from humpback.recipe import CurateSettings
 
-__all__ = ["Decision", "decide", "direct_score"]
+__all__ = ["Decision", "advise_on_none", "decide", "direct_score"]
 
 MOST_PREVALENT = 0.5
 """An estimated share of good candidates is taken to be this at most, the audit's own."""
@@ -109,6 +109,15 @@ def decide(
         max_per_source=settings.max_per_source if policy == "diverse" else None,
         alike=settings.alike if policy == "diverse" else None,
     )
+
+
+def advise_on_none(decision: Decision, reasons: Mapping[str, int]) -> str:
+    """Return what to change where no candidate passed; `reasons` are those of the rejected and failed candidates."""
+    unscored = f"no_{decision.signal}_"
+    if not reasons or not all(reason.startswith(unscored) for reason in reasons):
+        return "lower curate.threshold, or choose curate.signal and curate.top"
+    advice = f"{decision.signal} has no value on any of them, so no other cut-off helps; choose another curate.signal"
+    return f"{advice}, or raise model.max_tokens" if f"{unscored}too_long" in reasons else advice
 
 
 # -- the signal --------------------------------------------------------------------------------------------------------
