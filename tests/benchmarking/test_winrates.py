@@ -61,6 +61,18 @@ def test_few_prompts_have_a_bootstrap_and_no_normal_interval() -> None:
     assert "30 are needed" in (found.reason or "")
 
 
+def test_normal_interval_that_would_pass_a_hundred_is_refused() -> None:
+    found = rate([1.0] * 39 + [0.0], seed=0)
+    assert found.high == 100
+    assert (found.normal_low, found.normal_high) == (None, None)
+    assert "near to 0 or 100" in (found.reason or "")
+
+
+def test_equal_probabilities_of_both_orders_are_a_tie_to_the_last_digit() -> None:
+    drawn = np.random.default_rng(0).random(1000).tolist()
+    assert {_both(share, share).share for share in drawn} == {0.5}
+
+
 def test_ties_do_not_enter_the_sign_test() -> None:
     assert sign_test([1.0] * 8 + [0.5] * 90) == pytest.approx(2 * 0.5**8)
     assert sign_test([0.5] * 9) is None
@@ -97,7 +109,11 @@ def test_rate_at_equal_lengths_is_even_when_only_length_wins() -> None:
 
 @pytest.mark.parametrize(
     ("comparisons", "words"),
-    [([_comparison(1.0)] * 9, "9 prompts are too few"), ([_comparison(1.0, chars=900)] * 40, "longer on every prompt")],
+    [
+        ([_comparison(1.0)] * 9, "9 prompts are too few"),
+        ([_comparison(n % 2, chars=900) for n in range(40)], "longer on every prompt"),
+        ([_comparison(1.0, chars=80 + n) for n in range(40)], "all prompts came out alike"),
+    ],
 )
 def test_rate_at_equal_lengths_is_refused_where_length_cannot_be_told_from_the_model(
     comparisons: list[Comparison], words: str
@@ -115,5 +131,6 @@ def test_judge_that_takes_the_first_is_found_out() -> None:
 
 def test_second_rulings_measure_self_consistency() -> None:
     found = examine_judge([_both(1.0, 0.0), _both(1.0, None)], {0: _both(1.0, 1.0), 1: _both(0.5, 0.0)}, seed=0)
-    assert (found.self_consistency.value, found.self_consistency.n) == (pytest.approx(100 / 3), 3)
+    # of the first prompt one order of two came out alike, of the second the one that was ruled on did not
+    assert (found.self_consistency.value, found.self_consistency.n) == (pytest.approx(25), 2)
     assert found.rulings == {"parsed": 3, "unparsed": 1}

@@ -127,6 +127,20 @@ def test_a_cell_that_fails_leaves_the_others_and_is_told_with_its_reason(
     assert "1 cells failed" in ended.err
 
 
+def test_a_damaged_cell_leaves_the_others(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+    out, file = tmp_path / "out", _write(lab, tmp_path, seeds=[0], factors={"data": ["seed", "base"]})
+    run_command("study", "ablation", file, "-o", out)
+    (cell,) = out.glob("cells/base-*")
+    for name in ("arm/measure/likelihoods.json", "seed/manifest.json"):
+        (cell / name).unlink()  # a link: the other cell's file is to stay whole
+        (cell / name).write_text("{", encoding="utf-8")
+        ended = run_command("study", "ablation", file, "-o", out, "--json")
+        assert ended.status == 1, ended.err
+        found = json.loads(ended.out)
+        assert [row["name"] for row in found["settings"]] == ["data=seed"]
+        assert [(row["name"], name in row["why"]) for row in found["failed"]] == [("data=base", True)]
+
+
 def test_a_killed_study_goes_on_with_the_cell_that_it_was_at(
     lab: Lab, tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

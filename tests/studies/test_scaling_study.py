@@ -67,6 +67,14 @@ def test_candidates_are_written_and_scored_once_for_all_kinds_and_sizes(
     assert len({path.stat().st_ino for path in folder.glob("cells/*/iteration-1/curate/manifest.json")}) == 1
 
 
+def test_kinds_without_candidates_are_one_model_per_seed(done: tuple[int, dict[str, Any], Path]) -> None:
+    _, _, folder = done
+    models = list(folder.glob("cells/*curated-0-seed*/arm/finetune/manifest.json"))
+    assert len(models) == 4  # two kinds, two seeds
+    assert len({path.stat().st_ino for path in models}) == 2
+    assert not list(folder.glob("cells/*curated-0-seed*/augment"))
+
+
 def test_a_smaller_draw_of_a_seed_lies_in_its_larger_one(done: tuple[int, dict[str, Any], Path], lab: Lab) -> None:
     _, _, folder = done
     for seed in (0, 1):

@@ -79,7 +79,8 @@ class Rulings:
     def share(self) -> float | None:
         """The model's share: the mean of both orders, so that no place is an advantage; None unless both have a verdict."""
         first, second = self.model_first.first, self.baseline_first.first
-        return None if first is None or second is None else (first + 1 - second) / 2
+        # not (first + 1 - second) / 2: rounding would make wins and losses of equal probabilities
+        return None if first is None or second is None else 0.5 + (first - second) / 2
 
 
 def judge_by_reply(

@@ -70,7 +70,7 @@ class JudgeFigures:
     flips_to_second: int
     """Prompts on which the judge favours whichever stands first, and second."""
     self_consistency: Estimate
-    """Rulings that come out alike when the judge is asked again."""
+    """Rulings that come out alike when the judge is asked again: the mean over prompts, whose two orders are no two prompts."""
     rulings: Mapping[str, int]
     """How many of each kind: parsed, and why others gave no verdict."""
 
@@ -96,6 +96,8 @@ def rate(shares: Sequence[float], *, seed: int) -> Estimate:
 
         half = float(norm.ppf(0.975) * sem(values) * 100)
         normal, reason = (mean - half, mean + half), ""
+        if normal[0] < 0 or normal[1] > 100:
+            normal, reason = (None, None), "so near to 0 or 100 that a normal interval would pass it"
     return Estimate(
         value=mean, n=n, low=low, high=high, normal_low=normal[0], normal_high=normal[1], reason=reason or None
     )
@@ -154,6 +156,8 @@ def control_length(comparisons: Sequence[Comparison], *, seed: int) -> Estimate:
         return Estimate(
             value=None, n=n, reason=f"{n} prompts are too few to tell length from quality; {MIN_CONTROLLED} are needed"
         )
+    if len({c.share for c in judged}) == 1:
+        return Estimate(value=None, n=n, reason="all prompts came out alike, whatever their lengths")
     if min(over) > 0 or max(over) < 0:
         side = "longer" if min(over) > 0 else "shorter"
         return Estimate(
@@ -173,18 +177,11 @@ def examine_judge(rulings: Sequence[Rulings], again: Mapping[int, Rulings] | Non
     both = [(r.model_first.first, r.baseline_first.first) for r in rulings]
     whole = [(one, two) for one, two in both if one is not None and two is not None]
     if again is None:
-        given = [p for pair in both for p in pair if p is not None]
-        alike = [p * p + (1 - p) ** 2 for p in given]  # two draws by these probabilities favour the same answer
+        # two draws by these probabilities favour the same answer
+        orders = [[p * p + (1 - p) ** 2 for p in pair if p is not None] for pair in both]
     else:
-        pairs = [
-            (first.first, second.first)
-            for place, other in again.items()
-            for first, second in (
-                (rulings[place].model_first, other.model_first),
-                (rulings[place].baseline_first, other.baseline_first),
-            )
-        ]
-        alike = [float(_favour(one) == _favour(two)) for one, two in pairs if one is not None and two is not None]
+        orders = [_find_alike(rulings[place], other) for place, other in again.items()]
+    alike = [sum(prompt) / len(prompt) for prompt in orders if prompt]
     kinds = Counter(r.kind for pair in rulings for r in (pair.model_first, pair.baseline_first))
     return JudgeFigures(
         first_place=rate([(one + two) / 2 for one, two in whole], seed=seed),
@@ -196,6 +193,15 @@ def examine_judge(rulings: Sequence[Rulings], again: Mapping[int, Rulings] | Non
         else Estimate(value=None, n=0, reason="no ruling was asked for again (--recheck)"),
         rulings=dict(sorted(kinds.items())),
     )
+
+
+def _find_alike(first: Rulings, again: Rulings) -> list[float]:
+    """Return 1 or 0 for each order of a prompt that was ruled on twice."""
+    pairs = (
+        (first.model_first.first, again.model_first.first),
+        (first.baseline_first.first, again.baseline_first.first),
+    )
+    return [float(_favour(one) == _favour(two)) for one, two in pairs if one is not None and two is not None]
 
 
 def _favour(share: float) -> int:

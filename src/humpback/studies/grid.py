@@ -47,7 +47,9 @@ class Arm(Section):
 
     @property
     def candidates(self) -> str | None:
-        """Which candidates it learns from: `curated`, `uncurated`, or None."""
+        """Which candidates it learns from: `curated`, `uncurated`, or None; of size 0 all kinds are the seed alone, trained once."""
+        if self.size == 0:
+            return None
         return next((kind for kind in ("uncurated", "curated") if self.data.endswith(kind)), None)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from humpback.errors import StorageError
 from humpback.evaluation.scaling import ScalingFit, Spread, compare_fits, fit_scaling, spread_settings
-from humpback.evaluation.stats import MIN_PAIRS, Interval
+from humpback.evaluation.stats import MIN_PAIRS
 from humpback.store.fingerprint import derive_seed
 from humpback.store.rundir import RunDir
 from humpback.studies.cell import LIKELIHOODS
@@ -51,6 +51,8 @@ class Outcome:
             if not any(errors)
         }
         """Nats of the response after its instruction and after none, and its tokens, by pair; those that failed are left out."""
+        self.held = frozenset(given["pair_ids"])
+        """Pairs it was asked about, those that failed among them."""
         training = run_dir.manifest("arm/finetune")
         facts = training.result["training"] if training else {}
         self.examples: int = facts.get("examples", 0)
@@ -58,27 +60,36 @@ class Outcome:
         self.label_tokens: int = facts.get("label_tokens", 0)
 
 
-def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tuple[Cell, str]]) -> Row:
-    """Return every figure of the study; pairs that any cell could not answer count for none."""
+def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tuple[Cell, str]], *, first: str) -> Row:
+    """Return every figure of the study; pairs that any cell has not measured count for none.
+
+    `first` is the name of the setting that all are compared with: where it failed, nothing takes its place.
+    """
     common = set.intersection(*(set(o.pairs) for o in outcomes)) if outcomes else set()
     pairs = sorted(common)
     by_setting: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_setting.setdefault(outcome.cell.name, []).append(outcome)
     spreads = _spread(study, by_setting, pairs) if pairs else {}
-    names = list(spreads)
+    against = by_setting.get(first, [])
     told: Row = {
         "study": "scaling" if isinstance(study, ScalingStudy) else "ablation",
         "metric": study.metric,
         "better": "lower" if study.metric == "nll" else "higher",
         "pairs": len(pairs),
-        "pairs_left_out": len(set().union(*(o.pairs for o in outcomes)) - common) if outcomes else 0,
+        "pairs_left_out": len(frozenset().union(*(o.held for o in outcomes)) - common),
         "seeds": study.seeds,
         "confidence": study.confidence,
         "resamples": study.resamples,
-        "settings": [_row(study, by_setting[name], spreads[name], spreads[names[0]]) for name in names],
+        "settings": [
+            {
+                **_row(study, by_setting[name], spread),
+                "difference": _difference(study, by_setting[name], against, pairs),
+            }
+            for name, spread in spreads.items()
+        ],
         "failed": [{"setting": dict(c.setting), "name": c.name, "seed": c.seed, "why": why} for c, why in failed],
-        "notes": _notes(study, outcomes, pairs, failed),
+        "notes": _notes(study, outcomes, pairs, failed, first),
     }
     if isinstance(study, ScalingStudy):
         told |= _scaling(study, by_setting, spreads)
@@ -99,35 +110,39 @@ def _spread(study: Study, by_setting: Mapping[str, Sequence[Outcome]], pairs: Se
     )
 
 
-def _row(study: Study, outcomes: Sequence[Outcome], spread: Spread, first: Spread) -> Row:
+def _row(study: Study, outcomes: Sequence[Outcome], spread: Spread) -> Row:
     mean = {
         fact: float(np.mean([getattr(outcome, fact) for outcome in outcomes]))
         for fact in ("examples", "steps", "label_tokens")
     }
-    difference: Interval | None = None
-    if spread is not first:
-        apart = Spread(
-            value=spread.value - first.value,
-            draws=spread.draws - first.draws,
-            prompts=spread.prompts,
-            seeds=min(spread.seeds, first.seeds),
-        )
-        difference = apart.interval(study.confidence)
     return {
         "setting": dict(outcomes[0].cell.setting),
         "name": outcomes[0].cell.name,
         **asdict(spread.interval(study.confidence)),
         "seeds": spread.seeds,
         **mean,
-        "difference": asdict(difference) if difference else None,
     }
+
+
+def _difference(
+    study: Study, outcomes: Sequence[Outcome], first: Sequence[Outcome], pairs: Sequence[str]
+) -> Row | None:
+    """Return a setting minus the first over the seeds that both have: one that failed in either says nothing of the change."""
+    shared = {o.cell.seed for o in outcomes} & {o.cell.seed for o in first}
+    if not shared or outcomes[0].cell.name == first[0].cell.name:
+        return None
+    sides = {"own": outcomes, "first": first}
+    spreads = _spread(study, {name: [o for o in own if o.cell.seed in shared] for name, own in sides.items()}, pairs)
+    one, other = spreads["own"], spreads["first"]
+    apart = Spread(value=one.value - other.value, draws=one.draws - other.draws, prompts=one.prompts, seeds=len(shared))
+    return asdict(apart.interval(study.confidence))
 
 
 def _scaling(study: ScalingStudy, by_setting: Mapping[str, Sequence[Outcome]], spreads: Mapping[str, Spread]) -> Row:
     fits: dict[str, ScalingFit] = {}
     rows: list[Row] = []
     for kind in study.kinds:
-        own = {name: outcomes for name, outcomes in by_setting.items() if outcomes[0].cell.setting["kind"] == kind}
+        own = {name: by_setting[name] for name in spreads if by_setting[name][0].cell.setting["kind"] == kind}
         points = [(float(np.mean([o.examples for o in outcomes])), spreads[name]) for name, outcomes in own.items()]
         fit = fit_scaling(points, log_base=study.log_base, confidence=study.confidence)
         if isinstance(fit, str):
@@ -162,7 +177,7 @@ def _scaling(study: ScalingStudy, by_setting: Mapping[str, Sequence[Outcome]], s
 
 
 def _notes(
-    study: Study, outcomes: Sequence[Outcome], pairs: Sequence[str], failed: Sequence[tuple[Cell, str]]
+    study: Study, outcomes: Sequence[Outcome], pairs: Sequence[str], failed: Sequence[tuple[Cell, str]], first: str
 ) -> list[str]:
     notes = []
     if len(study.seeds) == 1:
@@ -173,6 +188,8 @@ def _notes(
         )
     if outcomes and len(pairs) < MIN_PAIRS:
         notes.append(f"{len(pairs)} pairs were measured by all cells: too few for an interval")
+    if study.measure is None and len({o.held for o in outcomes}) > 1:
+        notes.append("cells hold out different pairs, and only those of all count: name the same ones under measure")
     if study.measure is None and any(o.cell.arm and o.cell.arm.candidates == "curated" for o in outcomes):
         notes.append(
             "measured on the run's held-out pairs, by which the audit learns what to curate: it may favour curated pairs; "
@@ -186,4 +203,6 @@ def _notes(
         notes.append("the scripted engine was used: no model was trained and no figure says anything about one")
     if failed:
         notes.append(f"{len(failed)} cells failed; the same command tries them again")
+    if outcomes and not any(o.cell.name == first for o in outcomes):
+        notes.append(f"the first setting, {first}, failed: there are no differences from it")
     return notes

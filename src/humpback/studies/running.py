@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from humpback.errors import HumpbackError, InputError, LockedError, MissingDependencyError, StoppedError
+from humpback.errors import (
+    HumpbackError,
+    InputError,
+    LockedError,
+    MissingDependencyError,
+    StoppedError,
+    StorageError,
+)
 from humpback.progress import Console, format_seconds
 from humpback.recipe import identity_of
 from humpback.runner import to_json
@@ -102,8 +109,10 @@ def _training(cell: Cell) -> str:
     arm = {key: value for key, value in identity_of(cell.arm).items() if key != "infer_tags"}
     keys = ("random_seed", "model", "seed", "prompts", "mix", "train")
     recipe = {key: value for key, value in identity_of(cell.recipe).items() if key != "runtime"}
-    if cell.arm.data == "seed" and cell.arm.start == "base":
+    if cell.arm.candidates is None and cell.arm.start == "base":
         recipe = {key: recipe[key] for key in keys}
+        if cell.arm.data.startswith("seed+"):  # of no candidates
+            arm |= {"data": "seed", "size": None}
     return fingerprint({"arm": arm, "seed": cell.seed, "steps": cell.steps, "recipe": recipe})
 
 
@@ -134,8 +143,14 @@ def run_study(study: Study, cells: Sequence[Cell], folder: Path, *, console: Con
                 passed = time.monotonic() - started
                 console.say(f"  {left} cells left, about {format_seconds(passed / made * left)} at this pace")
         lost = {id(cell) for cell, _ in failed}
-        outcomes = [Outcome(cell, folder / CELLS / cell.folder) for cell in cells if id(cell) not in lost]
-        found = build_results(study, outcomes, failed)
+        outcomes = []
+        for cell in cells:
+            if id(cell) not in lost:
+                try:
+                    outcomes.append(Outcome(cell, folder / CELLS / cell.folder))
+                except StorageError as error:
+                    failed.append((cell, str(error)))
+        found = build_results(study, outcomes, failed, first=cells[0].name)
         atomic_write(folder / RESULTS, to_json(found))
     return found
 
@@ -167,7 +182,10 @@ def _measured(folder: Path, cell: Cell) -> bool:
 
 def _seconds(folder: Path, cell: Cell) -> float:
     run_dir = RunDir(folder / CELLS / cell.folder)
-    stages = (run_dir.manifest(f"arm/{name}") for name in ("finetune", "measure"))
+    try:
+        stages = [run_dir.manifest(f"arm/{name}") for name in ("finetune", "measure")]
+    except StorageError:  # damaged: the cell itself will say so
+        return 0.0
     return sum(stage.seconds for stage in stages if stage)
 
 
@@ -175,6 +193,10 @@ def check_done(found: dict[str, Any], folder: Path) -> None:
     """Raise for cells that failed, once everything else is told."""
     if found["failed"] and not found["settings"]:
         raise InputError(f"no cell of the study in {folder} could be measured; the first: {found['failed'][0]['why']}")
+    if not found["settings"]:
+        raise InputError(
+            f"the cells of the study in {folder} have measured no pair in common; name the pairs to measure on under measure"
+        )
     if found["failed"]:
         raise StoppedError(
             f"{len(found['failed'])} cells failed, the others are told above; the same command tries them again"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from humpback.errors import StorageError
 from humpback.store.fingerprint import fingerprint
 from humpback.store.rundir import DISCARDED, RunDir
 from humpback.store.shards import storage_errors
@@ -38,7 +39,10 @@ class StageShelf:
             stage = str(path.parent.relative_to(cell))
             if any(part.startswith(".") for part in path.parent.relative_to(cell).parts):
                 continue  # what a killed removal left
-            manifest = run_dir.manifest(stage)
+            try:
+                manifest = run_dir.manifest(stage)
+            except StorageError:  # damaged: its own cell will say so, and the others make the stage
+                continue
             if manifest is not None:
                 self._found.setdefault(manifest.fingerprint, path.parent)
 
