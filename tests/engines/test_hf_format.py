@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import MakeByteModel
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from humpback.engines import decide_format, hf_format
 from humpback.engines.base import ModelRef
@@ -56,6 +61,22 @@ def test_speeds_are_measured_once_per_process_and_number_of_threads(monkeypatch:
     assert measure_formats(1) is first
 
 
+def test_work_beside_the_measurement_meets_both_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is busy at first, then free: each format has its share of both."""
+    timed: list[torch.dtype] = []
+
+    def time(rows: torch.Tensor, weights: torch.Tensor) -> float:
+        timed.append(rows.dtype)
+        return 1.0 if len(timed) <= hf_format.ROUNDS else 0.001
+
+    monkeypatch.setattr(hf_format, "_time", time)
+    measure_formats.cache_clear()
+    found = measure_formats(1)
+    measure_formats.cache_clear()  # these speeds are none
+    assert found["float32"] == found["bfloat16"]
+    assert timed[:4] == [torch.float32, torch.bfloat16] * 2
+
+
 def test_a_run_decides_once_for_all_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     speeds(monkeypatch, float32=1.0, bfloat16=2.0)
     assert decide_format(RuntimeSettings(device="cpu", threads=1))[0] == "bfloat16"
@@ -82,6 +103,30 @@ def test_logits_of_half_precision_are_not_rounded_themselves(byte_model: ModelRe
         logits = engine._network.read_pack(build_pack([(5, 6, 7)]), (0, 1, 2)).logits_N_V
     assert logits.dtype == torch.float32
     assert (logits != logits.bfloat16().float()).any()
+
+
+def test_an_adapter_with_a_head_of_its_own_is_asked_by_that_in_half_precision(
+    make_byte_model: MakeByteModel, tmp_path: Path
+) -> None:
+    """The base has been asked before, and keeps a wider copy of its head: the adapter's must not begin with it."""
+    base = make_byte_model(layers=1)
+    net = AutoModelForCausalLM.from_pretrained(base.path)
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    adapted = get_peft_model(net, config)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "modules_to_save" in name:
+                weight.zero_()
+    adapted.save_pretrained(tmp_path / "adapter")
+    plain = HFEngine(base, device="cpu", dtype="bfloat16")
+    engine = HFEngine(
+        dataclasses.replace(base, adapter=str(tmp_path / "adapter"), content_hash="own"), device="cpu", dtype="bfloat16"
+    )
+    pack = build_pack([(5, 6, 7)])
+    with torch.inference_mode():
+        assert plain._network.read_pack(pack, (2,)).logits_N_V.any()
+        assert not engine._network.read_pack(pack, (2,)).logits_N_V.any()
+        assert plain._network.read_pack(pack, (2,)).logits_N_V.any()
 
 
 # -- what rounding does to the signals -----------------------------------------------------------------------------------

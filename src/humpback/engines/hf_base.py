@@ -102,6 +102,9 @@ class Base:
             ) from error
         self._held.add(name)
         self.net.eval()
+        for module in self.net.modules():
+            if isinstance(module, WideHead):
+                module.wide = None  # an adapter with a head of its own began as a copy of ours, and of this
         return name
 
 

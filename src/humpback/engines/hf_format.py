@@ -21,7 +21,7 @@ __all__ = ["Chosen", "choose_format", "find_device", "measure_formats"]
 
 GAIN = 1.25
 """A CPU must be this much faster in bfloat16 to take it: the rest of a pass gains less than its products, and rounding costs."""
-ROWS, WIDTH, ROUNDS = 256, 1024, 5
+ROWS, WIDTH, ROUNDS = 256, 1024, 15
 """Of the product that is timed: a pass of a small model, about 5 ms on one core."""
 
 
@@ -63,13 +63,17 @@ def choose_format(wanted: NumberFormat, device: torch.device) -> Chosen:
 @functools.cache
 def measure_formats(threads: int) -> dict[str, float]:
     """Return the speed of a matrix product on this CPU, in GFLOP/s by format; `threads` are torch's own, and part of the answer."""
-    seconds = {}
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     with torch.inference_mode():
-        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-            rows, weights = torch.ones(ROWS, WIDTH, dtype=dtype), torch.ones(WIDTH, WIDTH, dtype=dtype)
-            linear(rows, weights)  # the first call prepares the kernel
-            # the shortest: other work on the machine only ever adds
-            seconds[name] = min(_time(rows, weights) for _ in range(ROUNDS))
+        made = {
+            name: (torch.ones(ROWS, WIDTH, dtype=dtype), torch.ones(WIDTH, WIDTH, dtype=dtype))
+            for name, dtype in dtypes.items()
+        }
+        for given in made.values():
+            linear(*given)  # the first call prepares the kernel
+        # in turns, so that a burst of other work meets both formats; the shortest, for such work only ever adds
+        rounds = [{name: _time(*given) for name, given in made.items()} for _ in range(ROUNDS)]
+    seconds = {name: min(spent[name] for spent in rounds) for name in dtypes}
     return {name: 2 * ROWS * WIDTH * WIDTH / max(spent, 1e-9) / 1e9 for name, spent in seconds.items()}
 
 
