@@ -7,7 +7,7 @@ document may be where a held-out pair was written from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from humpback.corpus.overlap import Overlap
 from humpback.evaluation.calibration import P_GOOD
@@ -98,7 +98,7 @@ def _example(
             "target_cut": "prompt and text to learn are longer than model.max_tokens; a cut text would teach to stop early",
         }
         return reject(row, rendered, details[rendered])
-    origin = "seed" if isinstance(row, Pair) else "web"
+    origin: Literal["seed", "web"] = "seed" if isinstance(row, Pair) else "web"
     return Example(
         id=content_id(origin, tag, row.id),
         origin=origin,
