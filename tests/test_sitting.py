@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,3 +149,20 @@ def test_the_number_format_is_decided_once_for_all_engines_and_stands_in_every_m
     assert set(opened) == {"bfloat16"}
     for stage in ("augment", "iteration-1/score"):
         assert lab.manifest(tmp_path / "run", stage)["environment"]["numbers"] == "bfloat16 (the faster)"
+
+
+def test_a_resumed_run_goes_on_in_the_number_format_that_it_began_in(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided = [("bfloat16", "bfloat16 (the faster)"), ("float32", "float32 (a busy machine)")]
+    monkeypatch.setattr("humpback.sitting.decide_format", lambda runtime: decided[0])
+    assert lab.run(tmp_path / "run")
+    decided.pop(0)
+    assert lab.run(tmp_path / "run", rerun_from="iteration-1/score")
+    assert lab.manifest(tmp_path / "run", "iteration-1/score")["environment"]["numbers"] == "bfloat16 (the faster)"
+
+    kept = tmp_path / "run" / "numbers.json"
+    moved = {**json.loads(kept.read_bytes()), "on": {"device": "auto", "cpu": "of another machine"}}
+    kept.write_text(json.dumps(moved))
+    assert lab.run(tmp_path / "run", rerun_from="iteration-1/score")
+    assert lab.manifest(tmp_path / "run", "iteration-1/score")["environment"]["numbers"] == "float32 (a busy machine)"

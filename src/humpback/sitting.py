@@ -21,7 +21,7 @@ from humpback.errors import DriftError, GateError, InputError, StorageError
 from humpback.evaluation.signals import SIGNALS
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.progress import Bar, Console, format_seconds, tell_totals
-from humpback.recipe import Recipe, Signal, dump_recipe, identity_of, read_rubric
+from humpback.recipe import NumberFormat, Recipe, Signal, dump_recipe, identity_of, read_rubric
 from humpback.records import Pair, Record
 from humpback.runner import Output, Work, environment, run_map, run_stream
 from humpback.stages.table import known_names, stage_names
@@ -56,6 +56,10 @@ class Shelf(Protocol):
         ...
 
 
+FORMAT = "numbers.json"
+"""In the run's folder: the number format that `runtime.dtype: auto` decided on, and on which machine."""
+
+
 class Sitting:
     """A run being worked on, bound to its recipe and folder."""
 
@@ -79,7 +83,7 @@ class Sitting:
             seed_tag=recipe.prompts.seed_tag,
             web_tag=recipe.prompts.web_tag,
         )
-        self.dtype, self.dtype_told = decide_format(runtime)
+        self.dtype, self.dtype_told = self._decide_format()
         engine = self.engines.get(self.spec(self.base))
         try:
             self.prompts = self.prompt_spec.bind(engine)
@@ -104,6 +108,22 @@ class Sitting:
 
     def close(self) -> None:
         self.engines.close()
+
+    def _decide_format(self) -> tuple[NumberFormat, str]:
+        """Return the number format of the run's answers and why: a resumed run goes on in the one that it began in here.
+
+        `auto` is measured, and a busy machine may measure otherwise the next time; one stage's answers would be of two formats.
+        """
+        runtime, path = self.recipe.runtime, self.run_dir.path / FORMAT
+        on = {"device": runtime.device, "cpu": environment()["cpu"]}
+        if runtime.dtype == "auto" and path.exists():
+            kept = json.loads(path.read_bytes())
+            if kept["on"] == on:
+                return kept["format"], kept["told"]
+        decided, told = decide_format(runtime)
+        if told and runtime.dtype == "auto":
+            atomic_write(path, json.dumps({"on": on, "format": decided, "told": told}).encode())
+        return decided, told
 
     def _is_complete(self) -> bool:
         return all(self.run_dir.manifest(name) for name in known_names(self.recipe, self.run_dir))

@@ -105,6 +105,7 @@ def test_logits_of_half_precision_are_not_rounded_themselves(byte_model: ModelRe
     assert (logits != logits.bfloat16().float()).any()
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # peft asks by the old name
 def test_an_adapter_with_a_head_of_its_own_is_asked_by_that_in_half_precision(
     make_byte_model: MakeByteModel, tmp_path: Path
 ) -> None:
