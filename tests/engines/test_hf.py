@@ -359,10 +359,12 @@ NO_MEMORY = [
         "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
     ),
     MemoryError(),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
 ]
 
 
-@pytest.mark.parametrize("error", NO_MEMORY, ids=["cuda", "cpu", "python"])
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["cuda", "cpu", "python", "driver", "cublas"])
 def test_a_batch_too_large_for_memory_is_halved(
     engine: HFEngine, prompts: Prompts, tiny_model: ModelRef, error: Exception
 ) -> None:

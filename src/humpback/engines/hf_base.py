@@ -43,6 +43,10 @@ class Base:
         self.kernel = _choose_kernel(self.net, device, dtype)
         """Attends to whole packs; None: block by block."""
         self.packs = _can_pack(self.net, self.kernel)
+        if device.type == "cuda" and not (self.packs and self.kernel):
+            way = "on packs, block by block" if self.packs else "on padded rows"
+            # nothing else tells it, and an H200 was a hundred times slower for it
+            warnings.warn(f"the flash kernel does not take {path}: it runs {way}, slowly", RuntimeWarning, stacklevel=2)
         self._adapted: Any = None
         self._active: str | None = None
         self._held: set[str] = set()
