@@ -128,6 +128,19 @@ def test_outputs_of_other_prompts_or_models_are_refused(tmp_path: Path, command:
     assert "1 of 2 annotated prompts" in command("alpaca-eval", "--annotations", file, "--outputs", part).err
 
 
+def test_outputs_are_not_joined_by_their_place_to_numbered_prompts(tmp_path: Path, command: Command) -> None:
+    file = _write(tmp_path / "a.json", [_annotation("0", 2), _annotation("1", 2)])
+    texts = [{"instruction": text, "output": "x" * size, "generator": "m"} for text, size in (("b", 9), ("a", 5))]
+    outputs = _write(tmp_path / "o.json", texts)
+    assert (
+        "give the evaluation set as --prompts"
+        in command("alpaca-eval", "--annotations", file, "--outputs", outputs).err
+    )
+    ids = _write(tmp_path / "set.json", [{"instruction": "a", "id": 0}, {"instruction": "b", "id": 1}])
+    told = command("alpaca-eval", "--annotations", file, "--outputs", outputs, "--prompts", ids, "--json").json()
+    assert told["models"][0]["avg_length"] == 7
+
+
 def test_lengths_come_from_the_outputs_file(tmp_path: Path, command: Command) -> None:
     file = _write(tmp_path / "a.json", [_annotation("a", 2)])
     outputs = _write(tmp_path / "o.json", [{"instruction": "a", "output": "x" * 77, "generator": "m"}])

@@ -92,8 +92,12 @@ def _take_outputs(comparisons: Sequence[Comparison], path: Path, ids: Mapping[st
             f"{path} holds outputs of {name}, which no annotation is about; the annotations are of {models}"
         )
     by_prompt |= {ids[text]: output for text, output in by_prompt.items() if text in ids}
-    if all(c.prompt.isdecimal() for c in own) and not ids:  # a table names prompts by their place in the evaluation set
-        by_prompt = {str(place): output for place, output in enumerate(outputs)}
+    if all(c.prompt.isdecimal() for c in own) and not ids:
+        # by their place in the file they would be joined wrongly where it is in another order, and nothing would show it
+        raise InputError(
+            f"the annotations of {name} number the prompts, and {path} has their texts: "
+            "give the evaluation set as --prompts, which has both"
+        )
     missing = [c.prompt for c in own if c.prompt not in by_prompt]
     if missing:
         raise InputError(
