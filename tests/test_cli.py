@@ -274,7 +274,8 @@ def test_files_whose_names_are_not_utf8_are_read(command: Command, own_lab: Lab,
         own_lab.recipe_file(tmp_path / "r.yaml", corpus__inputs=[{"path": str(docs), "source_uri": "none"}]),
         tmp_path / "run",
     )
-    assert command("run", recipe, "--run", run, "--quiet").status == 0
+    # draws follow the segments' ids, these the folder's name: by chance the scripted model does not pass its gate
+    assert command("run", recipe, "--run", run, "--set", "gate.segments=0", "--quiet").status == 0
     rejected = {row["reason"]: row["detail"] for row in own_lab.rows(run, "ingest", "rejected")}
     assert "notes.docx" in rejected["unknown_kind"]
     assert "caf\\xe9.jsonl" in own_lab.rows(run, "ingest", "segments")[0]["source_uri"]

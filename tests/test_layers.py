@@ -27,7 +27,8 @@ LAYERS = {
     "benchmarking": (*WORDS, *TOOLS, "benchmarking", "engines", "evaluation", "report"),
     "stages": (
         *(*WORDS, *TOOLS, "evaluation", "engines.base"),
-        *("training.spec", "training.schedule", "training.held_out", "stages.rejecting", "stages.table"),
+        *("training.spec", "training.schedule", "training.sampling", "training.held_out"),
+        *("stages.rejecting", "stages.table"),
     ),
 }
 """What the files of each layer may import of this package; those not named here hold the layers together."""
