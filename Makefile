@@ -27,8 +27,9 @@ $(STAMP): pyproject.toml
 demo: setup
 	HF_HUB_OFFLINE=1 $(BIN)/humpback run examples/demo.yaml --run runs/demo
 
+# Two tests at a time, each on one core: in turn they take twice as long.
 test: setup
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 # The vllm engine against vLLM itself, on this machine's CPU, in an environment of its own (2 GB; some minutes).
 test-vllm: $(VLLM_STAMP)
@@ -51,7 +52,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 bench: setup
 	for name in benchmarks/[a-z]*.py; do \
