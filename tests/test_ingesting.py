@@ -354,7 +354,7 @@ def test_options_reach_the_settings(command: Command, inputs: list[Path], tmp_pa
     )
     command(*inputs, "-o", tmp_path / "out", *options, "--quiet")
     stage = (
-        json.loads((tmp_path / "out/work/ingest/stage.json").read_bytes())
+        json.loads((tmp_path / "out" / "work" / "ingest" / "stage.json").read_bytes())
         if (tmp_path / "out/work").exists()
         else (json.loads((tmp_path / "out/manifest.json").read_bytes())["identity"]["ingest"])
     )

@@ -1,6 +1,6 @@
 """`humpback train SPEC`: one training that stands alone. In: a spec file, rows of a mix. Out: a model folder.
 
-The spec is the JSON that a run writes (`finetune/work/spec.json`), or a few lines of YAML: `base_model`, `data`, `output`; every
+The spec is the `spec.json` that a run writes for each of its trainings, or a few lines of YAML: `base_model`, `data`, `output`; every
 other key of `training/spec.py: TrainSpec` has a default. The same spec again resumes, or finds the training done.
 """
 

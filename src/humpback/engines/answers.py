@@ -220,7 +220,7 @@ class AnswerCache:
                 self._connection = sqlite3.connect(self.path, timeout=120, isolation_level=None)
                 self._check_kind()
                 self._connection.execute("PRAGMA synchronous=NORMAL")
-            except BaseException:
+            except BaseException:  # an interrupt too: half open, the lock would keep others waiting; it is raised again
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
@@ -286,7 +286,7 @@ class AnswerCache:
         try:
             yield
             self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # an interrupt too: an open transaction would lock the file; it is raised again
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise

@@ -51,7 +51,7 @@ class Background:
         try:
             while (item := ended.get()) is not None:
                 hear(*item)
-        except BaseException:
+        except BaseException:  # what the listener raises, and an interrupt: nobody hears the rest; it is raised again
             future.cancel()
             raise
         try:
@@ -64,7 +64,7 @@ class Background:
         future = asyncio.run_coroutine_threadsafe(work, self._running())
         try:
             return future.result()
-        except BaseException:
+        except BaseException:  # an interrupt of the waiting thread does not reach the loop's; it is raised again
             future.cancel()
             raise
 

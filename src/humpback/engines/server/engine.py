@@ -254,7 +254,7 @@ class ServerEngine:
             client = Client(process.url, self.settings, died=lambda: process.died)
             try:
                 process.wait(lambda: client.do(client.is_up()), self.settings.start_s)
-            except BaseException:
+            except BaseException:  # an interrupt too: a server that nobody asks would run on; it is raised again
                 client.close()
                 process.stop()
                 self._process = None
@@ -267,7 +267,7 @@ class ServerEngine:
             self._found = client.do(probe(client))
             check_served(self._found, self.model)
             self._check_tokenizer(client, self._found)
-        except BaseException:
+        except BaseException:  # likewise
             self.close()
             raise
 
