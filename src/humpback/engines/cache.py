@@ -176,18 +176,21 @@ class CachedEngine:
     ) -> list[Answer]:
         """Ask the engine and keep what it answers: each answer as it comes where the engine tells it, else all at the end."""
         source = Source(self.inner.model.content_hash, packing.call)
+        kept: dict[int, bytes] = {}
 
         def store(answers: Iterable[tuple[int, Any]]) -> None:
             # an error is no answer: it is not stored, so that a resumed run asks again
             fine = [(index, answer) for index, answer in answers if not answer.error]
-            if fine:
-                self.cache.put(source, [(keys[index], packing.pack(answer)) for index, answer in fine])
+            packed = {index: packing.pack(answer) for index, answer in fine}
+            if packed:
+                self.cache.put(source, [(keys[index], data) for index, data in packed.items()])
+            kept.update(packed)
             for index, answer in fine:
                 also(index, answer)
 
         def as_kept(answers: list[Answer]) -> list[Answer]:
             # hidden states are rounded where they are kept: a run that was killed must go on with what one that was not has
-            return [answer if answer.error else packing.unpack(packing.pack(answer)) for answer in answers]
+            return [packing.unpack(kept[i]) if i in kept else answer for i, answer in enumerate(answers)]
 
         if isinstance(self.inner, TellsAnswers):
             self.inner.on_answer = lambda index, answer: store([(index, answer)])

@@ -12,20 +12,25 @@ import yaml
 from humpback.report import figures, plots
 from humpback.store.shards import atomic_write
 
-__all__ = ["write_report"]
+__all__ = ["open_templates", "write_report"]
 
 Row = Mapping[str, Any]
 
 
-def write_report(path: Path, data: dict[str, Any]) -> None:
-    """Write the page for a report as `build_report` returns it."""
-    environment = jinja2.Environment(
+def open_templates() -> jinja2.Environment:
+    """Return the folder of page templates; a name that a template lacks is an error."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("humpback", "report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def write_report(path: Path, data: dict[str, Any]) -> None:
+    """Write the page for a report as `build_report` returns it."""
+    environment = open_templates()
     environment.filters.update(
         auc=figures.auc,
         count=figures.count,

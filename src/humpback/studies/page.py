@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from humpback.report import figures, plots
+from humpback.report.page import open_templates
 from humpback.report.summary import print_table
 from humpback.store.shards import atomic_write
 
@@ -88,27 +87,24 @@ def compared_rows(found: Row) -> Iterator[list[str]]:
 
 def write_page(path: Path, name: str, found: Row) -> None:
     """Write the page of a study's results."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("humpback", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     apart = [row["difference"] for row in found["settings"] if row["difference"]]
-    html = environment.get_template("study.html.j2").render(
-        name=name,
-        found=found,
-        plots=plots,
-        settings=list(zip(found["settings"], setting_rows(found), strict=True)),
-        scale=plots.scale_of(found["settings"]),
-        apart_scale=plots.scale_of(apart, 0.0),
-        headers=headers(found),
-        fits=list(fit_rows(found)) if found["study"] == "scaling" else [],
-        fit_headers=FITS,
-        compared=list(compared_rows(found)) if found["study"] == "scaling" else [],
-        compared_headers=COMPARED,
-        picture=_picture(found),
+    html = (
+        open_templates()
+        .get_template("study.html.j2")
+        .render(
+            name=name,
+            found=found,
+            plots=plots,
+            settings=list(zip(found["settings"], setting_rows(found), strict=True)),
+            scale=plots.scale_of(found["settings"]),
+            apart_scale=plots.scale_of(apart, 0.0),
+            headers=headers(found),
+            fits=list(fit_rows(found)) if found["study"] == "scaling" else [],
+            fit_headers=FITS,
+            compared=list(compared_rows(found)) if found["study"] == "scaling" else [],
+            compared_headers=COMPARED,
+            picture=_picture(found),
+        )
     )
     atomic_write(path, html.encode("utf-8", "replace"))
 
