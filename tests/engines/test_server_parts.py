@@ -258,7 +258,15 @@ def test_an_echo_of_another_length_is_no_answer() -> None:
 def test_a_drawn_token_outside_the_top_does_not_count_as_one_of_them() -> None:
     told = {"drawn": -8.0, "a": -1.0, "b": -2.0}
     top = wire.read_top(reply(choice={"logprobs": {"top_logprobs": [told]}}), FOUND)
-    assert top == {"a": -1.0, "b": -2.0}
+    assert top == wire.Top(logprobs={"a": -1.0, "b": -2.0}, bound=-2.0)
+
+
+def test_a_drawn_token_where_others_share_a_text_bounds_nothing() -> None:
+    told = {"drawn": -8.0, "a": -1.0}
+    logprobs = {"top_logprobs": [told], "token_logprobs": [-8.0]}
+    assert wire.read_top(reply(choice={"logprobs": logprobs}), FOUND) == wire.Top(logprobs=told, bound=-1.0)
+    logprobs["token_logprobs"] = [-1.0]
+    assert wire.read_top(reply(choice={"logprobs": logprobs}), FOUND) == wire.Top(logprobs=told, bound=-8.0)
 
 
 @given(

@@ -41,17 +41,17 @@ async def choose_logprobs(
         return dict(zip(ids, values, strict=True))
     if found.choices == "biased":
         return await _choose_biased(ask, prompt, ids)
-    told: Mapping[str, float] = {}
+    top = wire.Top(logprobs={}, bound=0.0)
     if found.top_logprobs > 1:
         read_top = functools.partial(wire.read_top, found=found)
-        told = await ask("/v1/completions", wire.top_body(found, prompt), read_top, work=len(prompt))
+        top = await ask("/v1/completions", wire.top_body(found, prompt), read_top, work=len(prompt))
     names = _texts(tokenizer, prompt, ids)
-    seen = _find_among(told, names, ids)
+    seen = _find_among(top.logprobs, names, ids)
     if found.choices == "each":
         for token in [token for token, value in seen.items() if value is None]:
             seen[token] = await _judge_one(ask, found, prompt, token)
         return {token: value for token, value in seen.items() if value is not None}
-    return _bound_unseen(seen, min(told.values()), found, names)
+    return _bound_unseen(seen, top.bound, found, names)
 
 
 async def _judge_one(ask: Ask, found: Findings, prompt: Sequence[int], token: int) -> float:

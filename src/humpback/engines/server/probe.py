@@ -132,7 +132,7 @@ async def _try_completions(client: Client, found: Findings) -> Findings:
     for count in MOST_TOPS:
         body = wire.completion_body(found, SAYING, wire.ONE) | {"logprobs": count}
         if told := await _ask(client, COMPLETIONS, body, lambda data: wire.read_top(data, found)):
-            return dataclasses.replace(found, top_logprobs=min(len(told), count))
+            return dataclasses.replace(found, top_logprobs=min(len(told.logprobs), count))
     return found
 
 
@@ -155,7 +155,7 @@ async def _try_chat(client: Client, found: Findings) -> Findings:
         found = dataclasses.replace(found, extensions=extended.status < 300, answers_as=name)
     tops = body | {"logprobs": True, "top_logprobs": 20}
     told = await _ask(client, CHAT, tops, lambda data: wire.read_top(data, trial))
-    return dataclasses.replace(found, chat_top_logprobs=min(len(told or ()), 20))
+    return dataclasses.replace(found, chat_top_logprobs=min(len(told.logprobs) if told else 0, 20))
 
 
 async def _learn_name(client: Client, path: str, body: Mapping[str, object], found: Findings) -> str | None:

@@ -18,6 +18,7 @@ from humpback.prompts import Prompt
 
 __all__ = [
     "Json",
+    "Top",
     "biased_body",
     "chat_body",
     "completion_body",
@@ -115,8 +116,8 @@ def biased_body(prompt: Sequence[int], ids: Sequence[int], *, shares: bool = Fal
 
 
 def top_body(found: Findings, prompt: Sequence[int]) -> dict[str, object]:
-    """Return the request for the most probable next tokens."""
-    return completion_body(found, prompt, ONE, logprobs=found.top_logprobs)
+    """Return the request for the most probable next tokens. The seed keeps the drawn token, told beside them, the same."""
+    return completion_body(found, prompt, ONE, logprobs=found.top_logprobs, seed=0)
 
 
 def likelihood_body(found: Findings, ids: Sequence[int]) -> dict[str, object]:
@@ -219,22 +220,37 @@ def read_shares(reply: object, ids: Sequence[int]) -> list[float]:
     return [shares[token] for token in ids]
 
 
-def read_top(reply: object, found: Findings) -> dict[str, float]:
-    """Return the most probable next tokens with log P, by their text or, where the server tells it, by `token_id:N`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Top:
+    """The most probable next tokens, as a server tells them."""
 
-    The token drawn is there as well, and not always among the most probable: what is beyond `top_logprobs` is left out.
+    logprobs: dict[str, float]
+    """log P, by the token's text or, where the server tells it, by `token_id:N`."""
+    bound: float
+    """What log P no token can exceed that is not among them."""
+
+
+def read_top(reply: object, found: Findings) -> Top:
+    """Return the most probable next tokens with log P.
+
+    The token drawn is told as well, and is not always among the most probable: what is beyond `top_logprobs` is left out.
+    Where tokens with the same text leave room for it, its value stays, being its own, and says nothing of the others.
     """
     logprobs = entry(only_choice(reply, found), "logprobs", dict)
+    drawn: object = None
     if isinstance(logprobs.get("content"), list):  # llama.cpp answers completions in the form of chat
         (first, *_) = _dicts(logprobs["content"]) or [{}]
         told = {f"token_id:{e['id']}" if "id" in e else str(e.get("token")): e.get("logprob") for e in _tops(first)}
     else:
         tops = entry(logprobs, "top_logprobs", list)
         told = tops[0] if tops and isinstance(tops[0], dict) else {}
-    ranked = sorted(((number(value), name) for name, value in told.items()), reverse=True)
+        values = logprobs.get("token_logprobs")
+        drawn = values[0] if isinstance(values, list) and values else None
+    ranked = sorted(((number(value), name) for name, value in told.items()), reverse=True)[: found.top_logprobs or None]
     if not ranked:
         raise BadAnswerError("no log-probabilities")
-    return {name: value for value, name in ranked[: found.top_logprobs or None]}
+    others = ranked[:-1] if ranked[-1][0] == drawn and len(ranked) > 1 else ranked
+    return Top(logprobs={name: value for value, name in ranked}, bound=others[-1][0])
 
 
 # -- a given text --------------------------------------------------------------------------------------------------------
