@@ -1,4 +1,4 @@
-"""Boundaries: no file imports a layer above its own (DESIGN.md, section 4), and what is heavy is imported where it is used."""
+"""Boundaries: no file imports a layer above its own (CONTRIBUTING.md, Layers), and what is heavy is imported where it is used."""
 
 from __future__ import annotations
 
