@@ -98,9 +98,10 @@ class TrainSettings(Section):
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
         """Put the preset's values where none are given; `steps` stands for `epochs`."""
-        if not isinstance(values, dict) or values.get("preset") not in PRESETS:
+        name = values.get("preset") if isinstance(values, dict) else None
+        if not isinstance(name, str) or name not in PRESETS:
             return values
-        preset = dict(PRESETS[values["preset"]])
+        preset = dict(PRESETS[name])
         if values.get("steps") is not None:
             preset.pop("epochs", None)
         return {**preset, **values}
