@@ -264,7 +264,9 @@ def test_a_changed_backward_prompt_asks_no_rating_of_held_out_pairs_again(
     shared = {"runtime__cache": str(tmp_path / "shared.sqlite")}
     lab.run(tmp_path / "one", **shared)
     asked.clear()
-    monkeypatch.setattr("humpback.prompts.BACKWARD_PROMPT", "What was asked, to be told this?\n\nText:\n{document}")
+    monkeypatch.setattr(
+        "humpback.prompts.rendering.BACKWARD_PROMPT", "What was asked, to be told this?\n\nText:\n{document}"
+    )
     lab.run(tmp_path / "other", **shared)
     assert asked["iteration-0/audit", "choice_logprobs"] == 0
     assert asked["iteration-0/audit", "loglikelihood"] > 0  # of the backward model, which is another

@@ -1,4 +1,4 @@
-"""Boundaries: no file imports a layer above its own (DESIGN.md, section 4), and what is heavy is imported where it is used."""
+"""Boundaries: no file imports a layer above its own (CONTRIBUTING.md, Layers), and what is heavy is imported where it is used."""
 
 from __future__ import annotations
 
@@ -152,10 +152,26 @@ def test_package_that_reads_pages_is_known_to_its_file_only(path: Path) -> None:
 @pytest.mark.parametrize("name", WORDS)
 def test_words_need_nothing_but_the_standard_library_to_be_imported(name: str) -> None:
     foreign = [
-        i for i in _imports(Path(f"{name}.py")) if i.module.split(".")[0] not in (*sys.stdlib_module_names, "humpback")
+        imported
+        for path in FILES
+        if path.parts[0].removesuffix(".py") == name
+        for imported in _imports(path)
+        if imported.module.split(".")[0] not in (*sys.stdlib_module_names, "humpback")
     ]
     assert {i.module for i in foreign} <= {"pyarrow"}
     assert not any(i.at_import for i in foreign)
+
+
+@pytest.mark.parametrize("package", ["prompts", "recipe"])
+def test_package_of_many_users_is_imported_as_one(package: str) -> None:
+    inside = [
+        f"{path}:{imported.line} imports {imported.module}"
+        for path in FILES
+        if path.parts[0] != package
+        for imported in _imports(path)
+        if (_own(imported) or "").startswith(f"{package}.")
+    ]
+    assert inside == []
 
 
 def test_every_layer_is_there() -> None:

@@ -39,6 +39,14 @@ def test_a_preset_fills_in_what_is_not_given(tmp_path: Path) -> None:
     assert (load_recipe(path).train.learning_rate, load_recipe(path).train.dropout) == (1e-5, 0.1)
 
 
+@pytest.mark.parametrize("preset", ["[lora]", "{lora: 1}", "larger"])
+def test_a_preset_that_is_none_is_refused_and_named(tmp_path: Path, preset: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(WHOLE + f"train: {{preset: {preset}}}\n")
+    with pytest.raises(RecipeError, match=r"train\.preset.*: input should be 'paper', 'small' or 'lora'"):
+        load_recipe(path)
+
+
 def test_a_recipe_that_is_written_out_with_a_preset_reads_the_same(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(WHOLE + "train: {preset: small, epochs: 3}\n")

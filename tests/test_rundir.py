@@ -132,7 +132,7 @@ def test_touched_input_file_is_no_drift(own_lab: Lab, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "stage", "difference"),
     [
-        ("humpback.prompts.BACKWARD_PROMPT", "backward/mix", "prompts.backward: "),
+        ("humpback.prompts.rendering.BACKWARD_PROMPT", "backward/mix", "prompts.backward: "),
     ],
 )
 def test_changed_prompt_wording_is_refused_and_nothing_is_touched(
