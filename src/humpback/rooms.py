@@ -28,11 +28,12 @@ from humpback.evaluation.rating import count_replies
 from humpback.evaluation.signals import ENGINE_ERROR, count_calls
 from humpback.export.dataset import write_dataset
 from humpback.ingesting import dedup_identity, dedup_segments, hash_inputs, ingest_documents, ingest_identity
+from humpback.progress import tell_reasons
 from humpback.recipe import TrainSettings, identity_of
 from humpback.records import Candidate, Example, Pair, Rewritten, Scored, Segment
 from humpback.report.build import build_report
 from humpback.report.page import write_report
-from humpback.runner import Output, Work, tell_reasons, to_json
+from humpback.runner import Output, Work, to_json
 from humpback.seeds.readers import input_files as seed_files
 from humpback.seeds.readers import read_pairs
 from humpback.sitting import Result, Sitting

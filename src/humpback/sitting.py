@@ -20,13 +20,15 @@ from humpback.engines.cache import CachedEngine
 from humpback.errors import DriftError, GateError, InputError, StorageError
 from humpback.evaluation.signals import SIGNALS
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
-from humpback.progress import Bar, Console, format_seconds, tell_totals
+from humpback.machine import environment
+from humpback.progress import Bar, Console, format_seconds, tell_counts, tell_totals
 from humpback.recipe import NumberFormat, Recipe, Signal, dump_recipe, identity_of, read_rubric
 from humpback.records import Pair, Record
-from humpback.runner import Output, Work, environment, run_map, run_stream
+from humpback.runner import Output, Work, run_map
 from humpback.stages.table import known_names, stage_names
-from humpback.store.rundir import Counts, Manifest, RunDir
+from humpback.store.rundir import Manifest, RunDir
 from humpback.store.shards import atomic_write, count_rows, read_records, shard_files
+from humpback.streaming import run_stream
 from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Shelf", "Sitting"]
@@ -186,7 +188,7 @@ class Sitting:
             engine=dataclasses.asdict(work.totals),
             environment=environment() | ({"numbers": self.dtype_told} if self.dtype_told else {}),
         )
-        told = _summary(work.counts)
+        told = tell_counts(work.counts)
         if work.totals.requests:
             told += f" · {tell_totals(work.totals, seconds)}"
         self.console.say(f"{name}: {told} in {format_seconds(time.monotonic() - started)}")
@@ -384,12 +386,3 @@ def _check_context(base: ModelRef, max_tokens: int) -> None:
         context = json.loads(config.read_bytes()).get("max_position_embeddings")
         if isinstance(context, int) and context < max_tokens:
             raise InputError(f"model.max_tokens={max_tokens} exceeds the base model's context; use at most {context}")
-
-
-def _summary(counts: Counts) -> str:
-    parts = [f"{counts.read} read", f"{counts.kept} kept"]
-    for label, reasons in (("rejected", counts.rejected), ("failed", counts.failed)):
-        if reasons:
-            told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
-            parts.append(f"{sum(reasons.values())} {label} ({told})")
-    return ", ".join(parts)
