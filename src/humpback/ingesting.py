@@ -5,7 +5,7 @@
     funnel.json, manifest.json                how many, and from what; the manifest comes last and makes the folder complete
     work/                                     while it works: finished units, from which a killed sitting goes on
 
-A run (`rooms.py`) does the same two stages with the functions here.
+A run (`rooms/candidates.py`) does the same two stages with the functions here.
 """
 
 from __future__ import annotations
