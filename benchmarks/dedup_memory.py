@@ -189,9 +189,10 @@ def new_word(draw: random.Random) -> str:
 
 def remove_duplicates(folder: Path, size: int) -> None:
     from humpback.records import Rejected, Segment
-    from humpback.runner import Output, run_stream
+    from humpback.runner import Output
     from humpback.stages.dedup import dedup
     from humpback.store.shards import read_records, shard_files
+    from humpback.streaming import run_stream
 
     files, dropped, scratch_bytes = shard_files(folder / "input", "segments"), bytearray(size), 0
 

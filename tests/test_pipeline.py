@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from humpback import rooms
 from humpback.engines.base import Completion
 from humpback.engines.fake import FakeEngine, FakeTokenizer
 from humpback.errors import InputError
 from humpback.evaluation.audit import BASELINES
 from humpback.prompts import IGNORE, SEED_TAG, WEB_TAG, Prompt
 from humpback.recipe import load_recipe
+from humpback.rooms import training
 from humpback.stages.table import stage_names
 from humpback.store.rundir import RunDir
 from humpback.training.spec import TrainSpec
@@ -69,21 +69,21 @@ def test_stages_run_in_the_order_of_the_table(
     last = lab.manifest(tmp_path / "run", f"iteration-{iterations}/finetune")
     assert last["iteration"] == iterations
     models = {str(p.parent.relative_to(tmp_path / "run")) for p in tmp_path.glob("run/**/fake-model.json")}
-    rooms_ = ["backward", *(f"iteration-{t}" for t in range(iterations + 1)), *(["control"] if control else [])]
-    assert models == {f"{room}/finetune/model" for room in rooms_}
+    rooms = ["backward", *(f"iteration-{t}" for t in range(iterations + 1)), *(["control"] if control else [])]
+    assert models == {f"{room}/finetune/model" for room in rooms}
 
 
 def test_every_model_is_trained_from_the_base_on_its_own_mix(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     specs: list[TrainSpec] = []
-    real = rooms.finetune
+    real = training.finetune
 
     def finetune(spec: TrainSpec, trainer: Any, on_step: Any) -> object:
         specs.append(spec)
         return real(spec, trainer, on_step)
 
-    monkeypatch.setattr(rooms, "finetune", finetune)
+    monkeypatch.setattr(training, "finetune", finetune)
     lab.run(tmp_path / "run")
     assert [spec.base_model for spec in specs] == [Path("fake")] * 4
     for spec, room in zip(specs, ("backward", "iteration-0", "iteration-1", "control"), strict=True):

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow.parquet as pq
 import pytest
 
-from humpback import rooms
 from humpback.engines.answers import AnswerCache
 from humpback.engines.base import Sampling
 from humpback.engines.cache import CachedEngine
@@ -30,6 +29,7 @@ from humpback.engines.fake import FakeEngine
 from humpback.errors import DriftError, StorageError
 from humpback.prompts import Choice, Continuation, Prompt
 from humpback.recipe import Recipe
+from humpback.rooms import results
 from humpback.stages.table import stage_names
 from humpback.store.rundir import RunDir
 from humpback.store.shards import atomic_write
@@ -134,7 +134,7 @@ class Watcher:
         self._watch(AnswerCache, "put", lambda *_: "store answers", after=True)
         os.fsync = lambda _: self.moment("written")  # type: ignore[assignment]  # a kill loses no page cache
         self._hook_engine()
-        rooms.write_report = lambda path, data: atomic_write(path, b"a page")  # a third of a short run's time
+        results.write_report = lambda path, data: atomic_write(path, b"a page")  # a third of a short run's time
         real = RunDir.begin
 
         def begin(run_dir: RunDir, stage: str, identity: Any) -> bool:

@@ -143,7 +143,7 @@ def test_the_number_format_is_decided_once_for_all_engines_and_stands_in_every_m
         opened.append(real(self, model).dtype)
         return real(self, model)
 
-    monkeypatch.setattr("humpback.sitting.decide_format", lambda runtime: ("bfloat16", "bfloat16 (the faster)"))
+    monkeypatch.setattr("humpback.opening.decide_format", lambda runtime: ("bfloat16", "bfloat16 (the faster)"))
     monkeypatch.setattr(Sitting, "spec", spec)
     assert lab.run(tmp_path / "run")
     assert set(opened) == {"bfloat16"}
@@ -155,7 +155,7 @@ def test_a_resumed_run_goes_on_in_the_number_format_that_it_began_in(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decided = [("bfloat16", "bfloat16 (the faster)"), ("float32", "float32 (a busy machine)")]
-    monkeypatch.setattr("humpback.sitting.decide_format", lambda runtime: decided[0])
+    monkeypatch.setattr("humpback.opening.decide_format", lambda runtime: decided[0])
     assert lab.run(tmp_path / "run")
     decided.pop(0)
     assert lab.run(tmp_path / "run", rerun_from="iteration-1/score")

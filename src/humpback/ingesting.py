@@ -5,7 +5,7 @@
     funnel.json, manifest.json                how many, and from what; the manifest comes last and makes the folder complete
     work/                                     while it works: finished units, from which a killed sitting goes on
 
-A run (`rooms.py`) does the same two stages with the functions here.
+A run (`rooms/candidates.py`) does the same two stages with the functions here.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from humpback.corpus.readers import check_inputs, input_files
 from humpback.corpus.units import HUB, Unit, entries, plan
 from humpback.errors import GateError, InputError, StorageError
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
-from humpback.progress import Bar, Console, format_seconds
+from humpback.machine import environment
+from humpback.progress import Bar, Console, format_seconds, tell_reasons
 from humpback.recipe import CorpusInput, CorpusRecipe, CorpusSettings, SeedInput, identity_of
 from humpback.records import Marked, MarkedSegment, Segment
-from humpback.runner import Output, Work, environment, run_stream, run_units, tell_reasons, to_json
+from humpback.runner import Output, Work, run_units, to_json
 from humpback.stages.dedup import dedup
 from humpback.stages.ingest import DOCUMENTS, UNREAD
 from humpback.store.fingerprint import canonical, fingerprint, hash_file
 from humpback.store.rundir import Manifest, RunDir, check_folder
 from humpback.store.shards import atomic_write, count_rows, read_records, shard_files, storage_errors, sync_folder
+from humpback.streaming import run_stream
 from humpback.tasks import IngestTask
 
 __all__ = [

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-__all__ = ["Bar", "Console", "format_seconds", "tell_totals"]
+    from humpback.store.rundir import Counts
+
+__all__ = ["Bar", "Console", "format_seconds", "tell_counts", "tell_reasons", "tell_totals"]
 
 LOG_EVERY_S = 15.0
 
@@ -22,6 +24,23 @@ def format_seconds(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def tell_counts(counts: Counts) -> str:
+    """Return in a line what became of a stage's rows."""
+    parts = [f"{counts.read} read", f"{counts.kept} kept"]
+    for label, reasons in (("rejected", counts.rejected), ("failed", counts.failed)):
+        if reasons:
+            told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
+            parts.append(f"{sum(reasons.values())} {label} ({told})")
+    return ", ".join(parts)
+
+
+def tell_reasons(counts: Counts) -> str:
+    """Return the rejected and failed reasons with their counts, in words."""
+    return (
+        ", ".join(f"{reason} {number}" for reason, number in {**counts.rejected, **counts.failed}.items()) or "no rows"
+    )
 
 
 class Totals(Protocol):

@@ -1,18 +1,14 @@
-"""Runs one stage: reads, cuts into shards, resumes, writes, counts. Stages themselves are pure functions and know none of it.
+"""Runs a map stage: cuts into shards, resumes, writes, counts. Stages themselves are pure functions and know none of it.
 
-Three shapes. A *map* stage turns each record into its own outcomes, shard by shard, under any executor. A map over *units* is the
-same where a worker reads its own input (ingest): pages do not pass through pipes, and no unit is held in memory. A *stream* stage
-needs the whole input at once (dedup, curate, mix): it is written in one pass and starts over when interrupted.
+A map stage turns each record into its own outcomes, shard by shard, under any executor. A map over *units* is the same where a
+worker reads its own input (ingest): pages do not pass through pipes, and no unit is held in memory. What needs its whole input at
+once is in `streaming.py`.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import itertools
 import json
-import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,11 +16,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-import humpback
 from humpback.engines.base import EngineTotals
 from humpback.errors import StorageError
 from humpback.executor import Executor
-from humpback.progress import Bar
 from humpback.records import Record, Rejected
 from humpback.store.rundir import Counts
 from humpback.store.shards import RecordWriter, atomic_write, read_metadata, storage_errors, write_records
@@ -35,17 +29,12 @@ __all__ = [
     "UnitLike",
     "UnitTask",
     "Work",
-    "environment",
+    "count_outcomes",
     "read_sittings",
     "run_map",
-    "run_stream",
     "run_units",
-    "tell_reasons",
     "to_json",
 ]
-
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "pyarrow")
-"""Packages whose versions a manifest names."""
 
 In = TypeVar("In", bound=Record)
 Out = TypeVar("Out", bound=Record)
@@ -113,8 +102,8 @@ class _ShardJob(Generic[In, Out]):
     task: MapTask[In, Out]
     output: Output[Out]
 
-    def __call__(self, shard: _Shard[In]) -> tuple[int, Work]:
-        started, before = time.monotonic(), replace(self.task.totals())
+    def __call__(self, shard: _Shard[In]) -> tuple[_Shard[In], Work]:
+        before = replace(self.task.totals())
         kept: list[Out] = []
         rejected: list[Rejected] = []
         for outcome in self.task(shard.records):
@@ -125,7 +114,7 @@ class _ShardJob(Generic[In, Out]):
         outcomes = len(kept) + len(rejected)
         if outcomes < len(shard.records) or (self.task.one_to_one and outcomes > len(shard.records)):
             raise AssertionError(f"{self.output.folder}: {len(shard.records)} rows gave {outcomes} outcomes")
-        counts = _count(len(kept), rejected)
+        counts = count_outcomes(len(kept), rejected)
         if rejected:
             write_records(self.output.rejected(shard.index), Rejected, rejected)
         else:
@@ -133,8 +122,8 @@ class _ShardJob(Generic[In, Out]):
                 self.output.rejected(shard.index).unlink(missing_ok=True)
         # the shard's own file comes last: when it is there, the shard is finished
         write_records(self.output.shard(shard.index), self.output.kind, kept, metadata={"counts": asdict(counts)})
-        used = self.task.totals().since(before)
-        return shard.index, Work(counts=counts, seconds=time.monotonic() - started, totals=used)
+        # the rows need not travel back
+        return replace(shard, records=()), Work(counts=counts, totals=self.task.totals().since(before))
 
 
 def run_map(
@@ -151,38 +140,19 @@ def run_map(
     `on_shard(work, fresh)` hears of every shard; `fresh` is False when an earlier sitting had finished it.
     """
     rows = _planned_rows(output.folder, shard_rows)
-    done = read_sittings(output.folder)
-    work = Work()
-
-    def unfinished() -> Iterator[_Shard[In]]:
-        for index, batch in enumerate(_batches(records, rows)):
-            if output.shard(index).exists():
-                part = Work(counts=Counts(**read_metadata(output.shard(index))["counts"]))
-                work.add(part)
-                on_shard(part, False)
-                continue
-            yield _Shard(index, batch)
-
-    started = time.monotonic()
-    for index, part in executor.map(_ShardJob(task, output), unfinished()):
-        work.add(Work(counts=part.counts))
-        elapsed = time.monotonic() - started
-        started = time.monotonic()
-        sitting = Work(seconds=elapsed, totals=part.totals)  # wall time, so that a pool's parallel work counts once
-        _append_sitting(output.folder, index, sitting)
-        done.add(sitting)
-        on_shard(part, True)
-    work.seconds, work.totals = done.seconds, done.totals
-    return work
+    shards = (_Shard(index, batch) for index, batch in enumerate(_batches(records, rows)))
+    return _run_pieces(_ShardJob(task, output), shards, output, executor, lambda _, work, fresh: on_shard(work, fresh))
 
 
-class UnitLike(Protocol):
-    """A piece of the input that one worker reads alone; sent to worker processes, so it must pickle and be small."""
-
+class _Piece(Protocol):
     @property
     def index(self) -> int:
         """Its place in the plan, which names its shard."""
         ...
+
+
+class UnitLike(_Piece, Protocol):
+    """A piece of the input that one worker reads alone; sent to worker processes, so it must pickle and be small."""
 
     @property
     def size(self) -> int:
@@ -190,6 +160,7 @@ class UnitLike(Protocol):
         ...
 
 
+P = TypeVar("P", bound=_Piece)
 U = TypeVar("U", bound=UnitLike)
 U_contra = TypeVar("U_contra", bound=UnitLike, contravariant=True)
 
@@ -208,17 +179,16 @@ class _UnitJob(Generic[U, Out]):
     output: Output[Out]
 
     def __call__(self, unit: U) -> tuple[U, Work]:
-        started = time.monotonic()
         counts, tally = Counts(), Counter[str]()
         shard, dropped = self.output.shard(unit.index), self.output.rejected(unit.index)
         with RecordWriter(shard, self.output.kind) as kept, RecordWriter(dropped, Rejected) as rejected:
             for outcome in self.task(unit, tally):
                 if isinstance(outcome, Rejected):
                     rejected.add(outcome)
-                    counts.add(_count(0, [outcome]))
+                    counts.add(count_outcomes(0, [outcome]))
                 else:
                     kept.add(outcome)
-            counts.add(_count(kept.rows, []))
+            counts.add(count_outcomes(kept.rows, []))
             if rejected.rows:
                 rejected.commit()
             else:
@@ -226,7 +196,7 @@ class _UnitJob(Generic[U, Out]):
                     dropped.unlink(missing_ok=True)
             # the shard's own file comes last, and also when it is empty: when it is there, the unit is finished
             kept.commit({"counts": asdict(counts), "tally": dict(tally)})
-        return unit, Work(counts=counts, seconds=time.monotonic() - started, tally=tally)
+        return unit, Work(counts=counts, tally=tally)
 
 
 def run_units(
@@ -243,124 +213,41 @@ def run_units(
     """
     if not (output.folder / "plan.json").exists():
         atomic_write(output.folder / "plan.json", json.dumps({"units": "as planned"}).encode())
+    return _run_pieces(_UnitJob(task, output), units, output, executor, on_unit)
+
+
+def _run_pieces(
+    job: Callable[[P], tuple[P, Work]],
+    pieces: Iterable[P],
+    output: Output[Any],
+    executor: Executor,
+    on_piece: Callable[[P, Work, bool], None],
+) -> Work:
+    """Work every piece whose shard is not there yet, and return the accounting of all of them, over all sittings."""
     done = read_sittings(output.folder)
     work = Work()
 
-    def unfinished() -> Iterator[U]:
-        for unit in units:
-            if output.shard(unit.index).exists():
-                noted = read_metadata(output.shard(unit.index))
-                part = Work(counts=Counts(**noted["counts"]), tally=Counter(noted["tally"]))
-                work.add(part)
-                on_unit(unit, part, False)
+    def unfinished() -> Iterator[P]:
+        for piece in pieces:
+            shard = output.shard(piece.index)
+            if not shard.exists():
+                yield piece
                 continue
-            yield unit
+            noted = read_metadata(shard)
+            part = Work(counts=Counts(**noted["counts"]), tally=Counter(noted.get("tally", {})))
+            work.add(part)
+            on_piece(piece, part, False)
 
     started = time.monotonic()
-    for unit, part in executor.map(_UnitJob(task, output), unfinished()):
+    for piece, part in executor.map(job, unfinished()):
         work.add(Work(counts=part.counts, tally=part.tally))
         elapsed, started = time.monotonic() - started, time.monotonic()
-        sitting = Work(seconds=elapsed)  # wall time, so that a pool's parallel work counts once
-        _append_sitting(output.folder, unit.index, sitting)
+        sitting = Work(seconds=elapsed, totals=part.totals)  # wall time, so that a pool's parallel work counts once
+        _append_sitting(output.folder, piece.index, sitting)
         done.add(sitting)
-        on_unit(unit, part, True)
-    work.seconds = done.seconds
+        on_piece(piece, part, True)
+    work.seconds, work.totals = done.seconds, done.totals
     return work
-
-
-def run_stream(
-    outcomes: Iterable[Out | Rejected], output: Output[Out], *, shard_rows: int, bar: Bar | None = None
-) -> Work:
-    """Write a stream stage's outcomes in shards; whatever an interrupted sitting left is discarded first."""
-    with storage_errors(output.folder):
-        for pattern in (f"{output.prefix}-*.parquet", "rejected-*.parquet", ".*.tmp"):
-            for path in output.folder.glob(pattern):
-                path.unlink()
-    started = time.monotonic()
-    counts = Counts()
-    with (
-        _Shards(output.shard, output.kind, shard_rows) as kept,
-        _Shards(output.rejected, Rejected, shard_rows) as rejected,
-    ):
-        for outcome in outcomes:
-            if isinstance(outcome, Rejected):
-                rejected.add(outcome)
-                counts.add(_count(0, [outcome]))
-            else:
-                kept.add(outcome)
-                counts.add(Counts(read=1, kept=1))
-            if bar:
-                bar.advance(1)
-        rejected.finish()
-        kept.finish(even_empty=True)
-    return Work(counts=counts, seconds=time.monotonic() - started)
-
-
-class _Shards(Generic[Out]):
-    """Files of `rows` records each, written as the records come."""
-
-    def __init__(self, path_of: Callable[[int], Path], kind: type[Out], rows: int) -> None:
-        self._path_of, self._kind, self._rows = path_of, kind, rows
-        self._index = 0
-        self._open: RecordWriter[Out] | None = None
-
-    def add(self, record: Out) -> None:
-        if self._open is None:
-            self._open = RecordWriter(self._path_of(self._index), self._kind)
-        self._open.add(record)
-        if self._open.rows == self._rows:
-            self.finish()
-
-    def finish(self, *, even_empty: bool = False) -> None:
-        """Finish the open file; with `even_empty`, there is at least one."""
-        if self._open is None and even_empty and not self._index:
-            self._open = RecordWriter(self._path_of(0), self._kind)
-        if self._open is not None:
-            self._open.commit()
-            self._open, self._index = None, self._index + 1
-
-    def __enter__(self) -> _Shards[Out]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._open is not None:
-            self._open.discard()
-
-
-def environment() -> dict[str, Any]:
-    """Return what a manifest says of the machine."""
-    return {
-        "humpback": humpback.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "cpu": _cpu_model(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
-    }
-
-
-@functools.cache
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-@functools.cache
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def tell_reasons(counts: Counts) -> str:
-    """Return the rejected and failed reasons with their counts, in words."""
-    return (
-        ", ".join(f"{reason} {number}" for reason, number in {**counts.rejected, **counts.failed}.items()) or "no rows"
-    )
 
 
 def to_json(value: object) -> bytes:
@@ -368,7 +255,8 @@ def to_json(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")
 
 
-def _count(kept: int, rejected: Sequence[Rejected]) -> Counts:
+def count_outcomes(kept: int, rejected: Sequence[Rejected]) -> Counts:
+    """Return the counts of some kept rows and of these that were not, by reason."""
     counts = Counts(read=kept + len(rejected), kept=kept)
     for row in rejected:
         reasons = counts.failed if row.failed else counts.rejected

@@ -1,32 +1,34 @@
 """One sitting of a run: its recipe, folder, engines and executor, and how a stage is skipped, resumed or run.
 
-Reading, writing, resuming, counting, identity and progress are here, once, for every stage; `rooms.py` says what each stage is.
+Reading, writing, resuming, counting and progress are here, once, for every stage; `rooms/` says what each stage is, and
+`opening.py` what a run decides before the first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from humpback.engines import EngineSpec, decide_format, resolve_model
+from humpback.engines import EngineSpec, resolve_model
 from humpback.engines.answers import locate_cache
-from humpback.engines.base import Capability, Engine, EngineTotals, ModelRef
+from humpback.engines.base import Engine, EngineTotals, ModelRef
 from humpback.engines.cache import CachedEngine
 from humpback.errors import DriftError, GateError, InputError, StorageError
-from humpback.evaluation.signals import SIGNALS
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
-from humpback.progress import Bar, Console, format_seconds, tell_totals
-from humpback.recipe import NumberFormat, Recipe, Signal, dump_recipe, identity_of, read_rubric
+from humpback.machine import environment
+from humpback.opening import check_context, check_served, choose_signals, decide_numbers
+from humpback.progress import Bar, Console, format_seconds, tell_counts, tell_totals
+from humpback.recipe import Recipe, Signal, dump_recipe, read_rubric
 from humpback.records import Pair, Record
-from humpback.runner import Output, Work, environment, run_map, run_stream
-from humpback.stages.table import known_names, stage_names
-from humpback.store.rundir import Counts, Manifest, RunDir
+from humpback.runner import Output, Work, run_map
+from humpback.stages.table import known_names
+from humpback.store.rundir import Manifest, RunDir
 from humpback.store.shards import atomic_write, count_rows, read_records, shard_files
+from humpback.streaming import run_stream
 from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Shelf", "Sitting"]
@@ -36,12 +38,6 @@ WITHOUT_ROWS = ("finetune", "gate", "audit", "correct", "stop", "evaluate", "hum
 
 STAGE_VERSION = 7
 """Part of every stage's identity; raised when the same recipe would give other rows."""
-
-NEEDS: Mapping[Capability, str] = {
-    "generate": "augment writes instructions by it",
-    "loglikelihood": "evaluate compares models by it",
-}
-"""What a run asks of its engine whatever its signals are, and for what."""
 
 R = TypeVar("R", bound=Record)
 Result = dict[str, Any]
@@ -56,10 +52,6 @@ class Shelf(Protocol):
         ...
 
 
-FORMAT = "numbers.json"
-"""In the run's folder: the number format that `runtime.dtype: auto` decided on, and on which machine."""
-
-
 class Sitting:
     """A run being worked on, bound to its recipe and folder."""
 
@@ -67,9 +59,8 @@ class Sitting:
         """`shelf` lends finished stages of other runs: the runs of a study."""
         self.recipe, self.run_dir, self.console, self._shelf = recipe, run_dir, console, shelf
         self.worked = False
-        self._recipe_written = False
         runtime = recipe.runtime
-        _check_served(recipe)
+        check_served(recipe)
         cache = Path(runtime.model_cache) if runtime.model_cache else Path.home() / ".cache" / "humpback"
         self.base = resolve_model(recipe.model.base, cache)
         self.engines = Engines()
@@ -83,59 +74,48 @@ class Sitting:
             seed_tag=recipe.prompts.seed_tag,
             web_tag=recipe.prompts.web_tag,
         )
-        self.dtype, self.dtype_told = self._decide_format()
+        self.dtype, self.dtype_told = decide_numbers(runtime, run_dir.path)
         engine = self.engines.get(self.spec(self.base))
         try:
             self.prompts = self.prompt_spec.bind(engine)
         except ValueError as error:
             raise InputError(f"model.base={recipe.model.base}: {error}; use another base model") from error
-        _check_context(self.base, recipe.model.max_tokens)
-        complete = self._is_complete()
-        if complete and runtime.engine == "server":  # to ask a server of our own what it can do takes a start of it
-            self.signals: list[Signal] = self._done("iteration-0/audit").identity["score"]["signals"]
-        else:
-            try:
-                self.signals, left_out = _check_engine(recipe, engine)
-            finally:
-                if runtime.engine == "server":
-                    self.engines.close()  # a server of our own was started only to be asked what it can do
-            if recipe.score.signals is None and not complete:
-                console.say(f"signals: {', '.join(self.signals)}{left_out}")
-            if self.dtype_told and not complete:
-                console.say(f"numbers: {self.dtype_told}")
-        score = recipe.score.model_copy(update={"signals": self.signals})
+        check_context(self.base, recipe.model.max_tokens)
+        score = recipe.score.model_copy(update={"signals": self._open_signals(engine)})
         self.recipe = recipe.model_copy(update={"score": score})  # what the run is from here on, on disk too
+
+    def _open_signals(self, engine: CachedEngine) -> list[Signal]:
+        """Return the signals of the run, and tell what an unfinished one has decided."""
+        recipe, complete, served = self.recipe, self._is_complete(), self.recipe.runtime.engine == "server"
+        if complete and served:  # to ask a server of our own what it can do takes a start of it
+            known: list[Signal] = self._done("iteration-0/audit").identity["score"]["signals"]
+            return known
+        try:
+            signals, left_out = choose_signals(recipe, engine)
+        finally:
+            if served:
+                self.engines.close()  # a server of our own was started only to be asked what it can do
+        if recipe.score.signals is None and not complete:
+            self.console.say(f"signals: {', '.join(signals)}{left_out}")
+        if self.dtype_told and not complete:
+            self.console.say(f"numbers: {self.dtype_told}")
+        return signals
+
+    @property
+    def signals(self) -> list[Signal]:
+        return self.recipe.score.wanted
 
     def close(self) -> None:
         self.engines.close()
-
-    def _decide_format(self) -> tuple[NumberFormat, str]:
-        """Return the number format of the run's answers and why: a resumed run goes on in the one that it began in here.
-
-        `auto` is measured, and a busy machine may measure otherwise the next time; one stage's answers would be of two formats.
-        """
-        runtime, path = self.recipe.runtime, self.run_dir.path / FORMAT
-        on = {"device": runtime.device, "cpu": environment()["cpu"]}
-        if runtime.dtype == "auto" and path.exists():
-            kept = json.loads(path.read_bytes())
-            if kept["on"] == on:
-                return kept["format"], kept["told"]
-        decided, told = decide_format(runtime)
-        if told and runtime.dtype == "auto":
-            atomic_write(path, json.dumps({"on": on, "format": decided, "told": told}).encode())
-        return decided, told
 
     def _is_complete(self) -> bool:
         return all(self.run_dir.manifest(name) for name in known_names(self.recipe, self.run_dir))
 
     def write_recipe(self) -> None:
         """Write the recipe, every default spelled out, unless it is there already."""
-        if self._recipe_written:
-            return
         path, text = self.run_dir.path / "recipe.yaml", dump_recipe(self.recipe).encode()
         if not path.exists() or path.read_bytes() != text:
             atomic_write(path, text)
-        self._recipe_written = True
 
     # -- work ------------------------------------------------------------------------------------------------------
 
@@ -186,7 +166,7 @@ class Sitting:
             engine=dataclasses.asdict(work.totals),
             environment=environment() | ({"numbers": self.dtype_told} if self.dtype_told else {}),
         )
-        told = _summary(work.counts)
+        told = tell_counts(work.counts)
         if work.totals.requests:
             told += f" · {tell_totals(work.totals, seconds)}"
         self.console.say(f"{name}: {told} in {format_seconds(time.monotonic() - started)}")
@@ -297,99 +277,3 @@ class Sitting:
     def complete(self) -> list[Manifest]:
         names = known_names(self.recipe, self.run_dir)
         return [manifest for name in names if (manifest := self.run_dir.manifest(name)) is not None]
-
-    # -- identity --------------------------------------------------------------------------------------------------
-
-    def prompt_prints(self, *kinds: str) -> Result:
-        prints = self.prompts.fingerprint()
-        return {"prompts": {kind: prints[kind] for kind in kinds or prints}, "max_tokens": self.recipe.model.max_tokens}
-
-    def rendering(self, kind: str) -> Result:
-        return self.prompt_prints(kind)
-
-    def scoring(self) -> Result:
-        """What scores depend on; what only sampled ratings need counts where they are asked for."""
-        score, prints = identity_of(self.recipe.score), self.prompt_prints()
-        del prints["prompts"]["rewrite"]  # nothing is scored by it
-        if "sampled_rating" in self.signals:
-            return {"score": score, **prints, "random_seed": self.recipe.random_seed}
-        sampled = ("samples", "sample_temperature", "reasoning_tokens")
-        prompts = {kind: digest for kind, digest in prints["prompts"].items() if kind != "rate_sampled"}
-        return {
-            "score": {key: value for key, value in score.items() if key not in sampled},
-            **prints,
-            "prompts": prompts,
-        }
-
-    def statistics(self) -> Result:
-        evaluate = self.recipe.evaluate
-        draw = {"resamples": evaluate.resamples, "confidence": evaluate.confidence}
-        return {"statistics": draw, "random_seed": self.recipe.random_seed}
-
-
-def _check_served(recipe: Recipe) -> None:
-    """Refuse a server that is there for a run whose own models it cannot have."""
-    server = recipe.runtime.server
-    trained = [name.removesuffix("/finetune") for name, _ in stage_names(recipe) if name.endswith("/finetune")]
-    if recipe.runtime.engine == "server" and server is not None and server.url is not None and trained:
-        raise InputError(
-            f"runtime.server.url={server.url} serves one model that is there already (url is for `humpback doctor --server` "
-            "and the Python API), and this run trains its own "
-            f"({', '.join(trained)}) and asks them; set runtime.server.command instead of url, for example: "
-            "vllm serve {model} --host 127.0.0.1 --port {port}"
-        )
-    if recipe.runtime.engine == "server" and server is not None and server.tokenizer not in (None, recipe.model.base):
-        raise InputError(
-            f"runtime.server.tokenizer={server.tokenizer} is not the tokenizer of the models that this run trains and serves, "
-            "which is their base model's; leave it out"
-        )
-
-
-def _check_engine(recipe: Recipe, engine: CachedEngine) -> tuple[list[Signal], str]:
-    """Return the signals to compute, and in words what null leaves out; refuse an engine that cannot do what the run asks."""
-    name, can = recipe.runtime.engine, engine.capabilities
-
-    def tell(capability: Capability) -> str:
-        why = engine.lacks(capability)
-        return f" ({why})" if why else ""
-
-    for capability, purpose in NEEDS.items():
-        if capability not in can:
-            raise InputError(
-                f"engine {name} cannot give {capability}{tell(capability)}, and a run needs it: {purpose}; "
-                "set runtime.engine=hf or vllm, or serve the models with vLLM"
-            )
-    needs = {signal: SIGNALS[signal].needs for signal in recipe.score.wanted}
-    lacking = {signal: need for signal, need in needs.items() if need is not None and need not in can}
-    if not lacking:
-        return recipe.score.wanted, ""
-    told = tell(next(iter(lacking.values())))
-    if recipe.score.signals is not None:
-        raise InputError(
-            f"engine {name} cannot compute score.signals={list(lacking)}{told}; remove them, leave score.signals out to "
-            "have all that it can, or set runtime.engine=hf"
-        )
-    if recipe.curate.signal in lacking:
-        raise InputError(
-            f"engine {name} cannot compute curate.signal={recipe.curate.signal}{told}; choose another signal, or set "
-            "runtime.engine=hf"
-        )
-    left_out = f"; without {', '.join(lacking)}: engine {name} gives no {', '.join(sorted(set(lacking.values())))}"
-    return [signal for signal in recipe.score.wanted if signal not in lacking], left_out
-
-
-def _check_context(base: ModelRef, max_tokens: int) -> None:
-    config = Path(base.path) / "config.json"
-    if config.exists():
-        context = json.loads(config.read_bytes()).get("max_position_embeddings")
-        if isinstance(context, int) and context < max_tokens:
-            raise InputError(f"model.max_tokens={max_tokens} exceeds the base model's context; use at most {context}")
-
-
-def _summary(counts: Counts) -> str:
-    parts = [f"{counts.read} read", f"{counts.kept} kept"]
-    for label, reasons in (("rejected", counts.rejected), ("failed", counts.failed)):
-        if reasons:
-            told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
-            parts.append(f"{sum(reasons.values())} {label} ({told})")
-    return ", ".join(parts)

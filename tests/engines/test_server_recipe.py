@@ -43,7 +43,7 @@ def test_what_a_run_needs_and_a_server_cannot_give_is_named_with_the_fix_before_
 ) -> None:
     from humpback import sitting
 
-    monkeypatch.setattr(sitting, "_check_served", lambda recipe: None)  # as if no model had to be trained
+    monkeypatch.setattr(sitting, "check_served", lambda recipe: None)  # as if no model had to be trained
     with FaultyServer(HashModel(), FileTokenizer(byte_model.path), manner="llama.cpp") as server:
         settings = settings_of(server.url) | {"model__base": byte_model.path, "model__max_tokens": 512}
         with pytest.raises(InputError) as caught:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from humpback import rooms
 from humpback.engines.base import Loglikelihood, ModelRef
 from humpback.engines.fake import FakeEngine
 from humpback.errors import DriftError, RecipeError, StageError
@@ -19,6 +18,7 @@ from humpback.prompts import Continuation, Prompt, Prompts
 from humpback.recipe import EvaluateSettings, load_recipe
 from humpback.records import Pair
 from humpback.report.summary import print_status, print_summary, stage_states
+from humpback.rooms import deciding
 from humpback.stages.stop import judge_iteration
 from humpback.stages.table import find_course, stage_names
 from humpback.store.rundir import RunDir
@@ -141,7 +141,7 @@ def _improving(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
             "failed": {},
         }
 
-    monkeypatch.setattr(rooms, "judge_iteration", judge)
+    monkeypatch.setattr(deciding, "judge_iteration", judge)
 
 
 AUTO: dict[str, Any] = {"iterations": "auto", "max_iterations": 3, "gate__segments": 0, "curate__signal": "rating"}
@@ -180,7 +180,7 @@ def test_the_model_that_judges_worse_is_the_one_that_is_published(
         "difference": {},
         "failed": {},
     }
-    monkeypatch.setattr(rooms, "judge_iteration", lambda *_, **__: ended)
+    monkeypatch.setattr(deciding, "judge_iteration", lambda *_, **__: ended)
     lab.run(tmp_path / "run", **AUTO)
     course = find_course(lab.recipe(**AUTO), RunDir(tmp_path / "run"))
     assert (course.iterations, course.best, course.published, course.settled) == (1, 1, 1, True)
@@ -192,7 +192,7 @@ def test_a_stop_stage_from_before_audits_were_compared_still_says_how_far_the_ru
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     earlier = {"improved": False, "why": "M_1 is not surely better", "difference": {}, "failed": {}}
-    monkeypatch.setattr(rooms, "judge_iteration", lambda *_, **__: earlier)
+    monkeypatch.setattr(deciding, "judge_iteration", lambda *_, **__: earlier)
     lab.run(tmp_path / "run", **AUTO)
     course = find_course(lab.recipe(**AUTO), RunDir(tmp_path / "run"))
     assert (course.iterations, course.best, course.settled) == (1, 0, True)
@@ -221,7 +221,7 @@ def test_kill_in_the_stop_stage_is_resumed_to_the_same_run(
 ) -> None:
     _improving(monkeypatch, 1)
     lab.run(tmp_path / "whole", **AUTO)
-    real = rooms.judge_iteration
+    real = deciding.judge_iteration
 
     def killed(pairs: object, models: dict[str, ModelRef], *more: object, **settings: object) -> object:
         if "M_2" in models:
@@ -229,7 +229,7 @@ def test_kill_in_the_stop_stage_is_resumed_to_the_same_run(
         return real(pairs, models, *more, **settings)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(rooms, "judge_iteration", killed)
+        patch.setattr(deciding, "judge_iteration", killed)
         with pytest.raises(KeyboardInterrupt):
             lab.run(tmp_path / "run", **AUTO)
     states = {stage["name"]: stage["state"] for stage in stage_states(tmp_path / "run")}

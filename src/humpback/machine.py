@@ -1,0 +1,46 @@
+"""What a manifest says of the machine a stage ran on."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import humpback
+
+__all__ = ["environment"]
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "pyarrow")
+"""Packages whose versions a manifest names."""
+
+
+def environment() -> dict[str, Any]:
+    """Return what a manifest says of the machine."""
+    return {
+        "humpback": humpback.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "cpu": _cpu_model(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+    }
+
+
+@functools.cache
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
