@@ -45,7 +45,7 @@ from humpback.training.held_out import HELD_OUT, best_loss
 from humpback.training.rows import check_fit, count_rows, read_rows, split_rows
 from humpback.training.sampling import draw_order
 from humpback.training.schedule import Schedule
-from humpback.training.spec import FAILED, FINISHED, STARTED, TrainSpec, check_inputs
+from humpback.training.spec import FAILED, FINISHED, STARTED, TrainSpec, check_inputs, check_quantizer
 from humpback.training.trainer import Trainer
 from humpback.training.weights import adapters, in_bfloat16, load_model, needs_recompute, save_model
 
@@ -96,6 +96,7 @@ def _die_with_parent() -> None:
 def run(spec: TrainSpec) -> None:
     """Train, resuming from the last sound checkpoint, and put the model in its place."""
     check_inputs(spec)
+    check_quantizer(spec)
     on_cuda = _on_cuda(spec)
     if spec.threads:
         torch.set_num_threads(spec.threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +12,23 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from humpback.errors import InputError
+from humpback.errors import InputError, MissingDependencyError
 from humpback.recipe import Reporter
 from humpback.training.held_out import HeldOutLoss
 from humpback.training.reporting import check_reporters
 
-__all__ = ["FAILED", "FINISHED", "STARTED", "TrainResult", "TrainSpec", "TrainStep", "check_inputs", "check_spec"]
+__all__ = [
+    "FAILED",
+    "FINISHED",
+    "METRICS",
+    "STARTED",
+    "TrainResult",
+    "TrainSpec",
+    "TrainStep",
+    "check_inputs",
+    "check_quantizer",
+    "check_spec",
+]
 
 RUNTIME = frozenset(
     {"data", "held_out", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device", "precision"}
@@ -30,6 +42,9 @@ FAILED = "failed.json"
 
 FINISHED = "finished.json"
 """Written into the work folder after the model: the steps trained, and the step whose model was kept."""
+
+METRICS = "metrics.jsonl"
+"""Beside the model folder: a line per optimizer step."""
 
 STARTED = "started.json"
 """Written into the work folder when the rows are read and the checkpoint is chosen: counts, and the step resumed at."""
@@ -232,3 +247,9 @@ def check_inputs(spec: TrainSpec) -> None:
         if not path.is_file():
             raise InputError(f"training data {path}: there is no such file")
     check_reporters(spec.report_to)
+
+
+def check_quantizer(spec: TrainSpec) -> None:
+    """Refuse 4-bit weights without the package that makes them; a trainer of the user's own may have another."""
+    if spec.method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError("method=qlora needs bitsandbytes: pip install bitsandbytes; or use method=lora")
