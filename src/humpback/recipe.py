@@ -737,6 +737,11 @@ class Recipe(Section):
                 f"model.max_tokens={self.model.max_tokens} leaves less room for a document than rewrite.max_tokens="
                 f"{self.rewrite.max_tokens} for its rewrite; use at least {2 * self.rewrite.max_tokens}, or shorter rewrites"
             )
+        if self.train.method == "qlora" and self.runtime.training.sharding == "full":
+            raise ValueError(
+                "runtime.training.sharding=full does not split weights held in 4 bits (train.method=qlora); use sharding=none, "
+                "or train.method=lora"
+            )
         longest = self.runtime.vllm.max_model_len
         if self.runtime.engine == "vllm" and longest is not None and longest < self.model.max_tokens:
             raise ValueError(

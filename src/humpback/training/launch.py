@@ -108,7 +108,13 @@ def _environment(spec: TrainSpec) -> dict[str, str]:
         environment["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
     if spec.threads:
         environment["OMP_NUM_THREADS"] = str(spec.threads)
+    elif spec.processes > 1:  # torchrun would give each process one thread
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // spec.processes)))
     return environment
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _command(processes: int) -> list[str]:

@@ -35,7 +35,7 @@ RUNTIME = frozenset(
     | {"processes", "sharding", "recompute", "report_to"}
 )
 """Fields that say where and how a training runs, not what it learns: a checkpoint may be resumed with other values, but for
-`processes`."""
+`processes` and `sharding`."""
 
 FAILED = "failed.json"
 """Written into the work folder by a training that gave up: what was wrong, and the exit status."""
@@ -116,7 +116,7 @@ class TrainSpec(BaseModel):
     save_every: int = Field(50, ge=1)
     """Optimizer steps between checkpoints."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads; the machine's cores when None."""
+    """CPU threads of each process. None: OMP_NUM_THREADS where it is set, else the machine's cores, split over the processes."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda or cuda:N."""
     processes: int = Field(1, ge=1)
@@ -149,6 +149,10 @@ class TrainSpec(BaseModel):
             )
         if self.sharding == "full" and self.processes == 1:
             raise ValueError("sharding=full splits a model over processes, and processes=1")
+        if self.sharding == "full" and self.method == "qlora":
+            raise ValueError(
+                "sharding=full does not split weights held in 4 bits (method=qlora); use sharding=none, or method=lora"
+            )
         return self
 
     @classmethod
@@ -165,6 +169,10 @@ class TrainSpec(BaseModel):
     def evaluation_steps(self) -> int:
         """Optimizer steps between losses on held-out rows."""
         return self.evaluate_every or max(1, self.steps // 10)
+
+    def pass_tokens(self, *, on_cuda: bool) -> int:
+        """Tokens of one pass, padding included."""
+        return self.batch_tokens or (8_192 if on_cuda else 512)
 
     def identity(self) -> str:
         """Return a digest of everything that decides what is learnt, the content of the data files included."""
