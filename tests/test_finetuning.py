@@ -125,6 +125,7 @@ def test_epochs_are_of_the_rows_that_are_not_held_out(tmp_path: Path, base: Path
     [
         ("base_model: b\ndata: d\n", "lacks output"),
         ("- a\n", "holds list"),
+        ("# later\n", "holds nothing; give keys and values"),
         ("a: [\n", "cannot be read"),
         ("base_model: {base}\ndata: nowhere\noutput: o\n", "data=nowhere is not there"),
         ("base_model: {base}\ndata: {empty}\noutput: o\n", "holds no Parquet file"),

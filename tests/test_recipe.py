@@ -69,6 +69,17 @@ def test_a_share_is_held_out_by_our_trainer_alone(tmp_path: Path) -> None:
         load_recipe(path)
 
 
+def test_weights_in_4_bits_are_not_split_over_gpus(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    split = WHOLE.replace("engine: fake", "engine: fake, training: {processes: 2, sharding: full}")
+    path.write_text(split + "train: {method: qlora}\n")
+    with pytest.raises(
+        RecipeError, match=r"sharding=full does not split weights held in 4 bits \(train\.method=qlora\)"
+    ):
+        load_recipe(path)
+    assert load_recipe(path, ["train.method=lora"]).runtime.training.sharding == "full"
+
+
 def test_weighing_by_p_good_needs_pairs_to_learn_it_from(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(WHOLE.replace("]}\ncorpus", "], holdout: 10}\ncorpus", 1) + "mix: {loss_weight: p_good}\n")

@@ -23,7 +23,7 @@ from humpback.training.plan import PROBE_STEPS, RowCounts, count_data, follow_st
 from humpback.training.probe import probe
 from humpback.training.sampling import trained_rows
 from humpback.training.schedule import schedule_for
-from humpback.training.spec import TrainResult, TrainSpec, check_spec
+from humpback.training.spec import METRICS, TrainResult, TrainSpec, check_spec
 
 __all__ = ["load_spec", "run_train"]
 
@@ -90,7 +90,7 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
     values |= {"steps": schedule.steps, "batch_size": schedule.batch_size}
     if given.get("held_out"):
         values["held_out"] = [str(file) for file in _data_files(given["held_out"], path)]
-    values.setdefault("metrics", str(work / "metrics.jsonl"))
+    values.setdefault("metrics", str(work / METRICS))
     if not given.get("base_hash"):
         base = resolve_model(str(given["base_model"]), MODEL_CACHE)
         values |= {"base_model": base.path, "base_hash": base.content_hash}
@@ -112,7 +112,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"the training spec {path} cannot be read: {error}") from error
     if not isinstance(data, dict):
-        raise InputError(f"the training spec {path} holds {type(data).__name__}, not keys and values")
+        found = "nothing" if data is None else type(data).__name__
+        raise InputError(f"the training spec {path} holds {found}; give keys and values: base_model, data and output")
     return data
 
 

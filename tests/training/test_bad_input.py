@@ -14,6 +14,7 @@ from tiny import Row, make_rows, make_spec, metrics_of, same_weights
 
 from humpback.errors import InputError, MissingDependencyError, StorageError
 from humpback.training import launch
+from humpback.training.checkpoints import publish_checkpoint
 from humpback.training.rows import check_fit, read_rows
 from humpback.training.spec import TrainSpec
 
@@ -137,6 +138,28 @@ def test_4_bit_training_without_bitsandbytes_names_it_and_what_to_do(
         MissingDependencyError, match="qlora needs bitsandbytes: pip install bitsandbytes; or use method=lora"
     ):
         launch.train(spec)
+    with pytest.raises(MissingDependencyError, match="qlora needs bitsandbytes"):  # started without a parent
+        run(spec)
+
+
+def test_weights_in_4_bits_are_not_split_over_gpus(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(ValueError, match=r"does not split weights held in 4 bits \(method=qlora\)"):
+        make_spec(tmp_path, base, method="qlora", processes=2, sharding="full")
+
+
+def test_a_checkpoint_of_another_sharding_is_refused(tmp_path: Path, base: Path) -> None:
+    from humpback.training import sft
+
+    spec = make_spec(tmp_path, base, processes=2)
+    written = spec.work / "checkpoint.tmp" / "checkpoint-5"
+    written.mkdir(parents=True)
+    (written / "trainer_state.json").write_text('{"global_step": 5}')
+    publish_checkpoint(written, spec.work, processes=2, sharding="full", keep=1)
+    with pytest.raises(
+        InputError, match=r"sharding=none, but .*checkpoint-5 was trained with sharding=full.*Set sharding back to full"
+    ):
+        sft._begin(spec, {"examples": 10})
+    assert (spec.work / "checkpoint-5").is_dir()
 
 
 def test_early_stopping_without_held_out_rows_is_refused(tmp_path: Path, base: Path) -> None:

@@ -20,13 +20,15 @@ from humpback.training.checkpoints import (
 WEIGHTS = bytes(range(256)) * 16
 
 
-def publish(work: Path, step: int, *, keep: int = 2, needed: Iterable[int] = (), processes: int = 1) -> Path:
+def publish(
+    work: Path, step: int, *, keep: int = 2, needed: Iterable[int] = (), processes: int = 1, sharding: str = "none"
+) -> Path:
     written = work / "checkpoint.tmp" / f"checkpoint-{step}"
     written.mkdir(parents=True)
     (written / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     (written / "model.safetensors").write_bytes(WEIGHTS + bytes([step]))
     (written / "optimizer.pt").write_bytes(WEIGHTS)
-    publish_checkpoint(written, work, processes=processes, keep=keep, needed=needed)
+    publish_checkpoint(written, work, processes=processes, sharding=sharding, keep=keep, needed=needed)
     return work / written.name
 
 
@@ -35,9 +37,9 @@ def names(work: Path) -> list[str]:
 
 
 def test_a_published_checkpoint_is_whole_and_is_the_one_to_go_on_from(tmp_path: Path) -> None:
-    folder = publish(tmp_path, 5, processes=3)
+    folder = publish(tmp_path, 5, processes=3, sharding="full")
     assert checkpoint_fault(folder) is None
-    assert last_sound_checkpoint(tmp_path) == (folder, 5, 3)
+    assert last_sound_checkpoint(tmp_path) == (folder, 5, 3, "full")
 
 
 def test_the_last_two_stay_and_the_needed_ones(tmp_path: Path) -> None:
@@ -62,6 +64,7 @@ def flip(path: Path) -> None:
         (lambda folder: (folder / "optimizer.pt").unlink(), "FileNotFoundError"),
         (lambda folder: (folder / SEAL).unlink(), "FileNotFoundError"),
         (lambda folder: (folder / SEAL).write_text("{"), "JSONDecodeError"),
+        (lambda folder: (folder / SEAL).write_text('{"processes": 1, "files": {}}'), "does not hold sharding"),
         (lambda folder: (folder / "trainer_state.json").write_text('{"global_step": 7}'), "is of step 7"),
     ],
 )

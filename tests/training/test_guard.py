@@ -68,11 +68,36 @@ def test_a_trainer_that_drops_a_label_is_found_at_the_step(
     assert not spec.output.exists()
 
 
-def test_a_loss_that_is_not_a_number_names_its_rows_before_the_weights_are_spoilt(
+def test_a_row_that_no_pass_takes_is_found_at_the_step(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from humpback.training import sft, trainer
+
+    original = trainer.share_rows
+    monkeypatch.setattr(trainer, "share_rows", lambda *args: [rows[:-1] for rows in original(*args)])
+    with pytest.raises(StageError, match=r"step 1 trained on \d+ tokens, and its rows have"):
+        sft.run(make_spec(tmp_path, base))
+
+
+def test_a_gradient_that_is_not_a_number_names_the_rows_of_its_step(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from humpback.training import sft
 
+    monkeypatch.setattr(sft.Trainer, "_get_grad_norm", lambda *_, **__: float("nan"))
+    with pytest.raises(
+        StageError, match=r"step 1 of 5: the gradient is nan; .* not known; .* rows are (row\d, ){3}row\d$"
+    ):
+        sft.run(make_spec(tmp_path, base))
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_loss_that_is_not_a_number_names_its_rows_before_the_weights_are_spoilt(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, sharded: bool
+) -> None:
+    from humpback.training import sft
+
+    monkeypatch.setattr(sft.Trainer, "sharded", property(lambda _: sharded))
     original = torch.nn.functional.cross_entropy
 
     def broken(logits: Any, labels: Any, **options: Any) -> Any:

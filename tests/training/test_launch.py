@@ -273,7 +273,7 @@ def test_a_failed_child_is_reported_with_its_log(tmp_path: Path, base: Path) -> 
     broken = tmp_path / "broken"
     shutil.copytree(base, broken)
     (broken / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(StageError, match=r"log: .*train\.log; `humpback run` resumes"):
+    with pytest.raises(StageError, match=r"log: .*train\.log; the same command goes on from the last checkpoint"):
         launch.train(make_spec(tmp_path, broken))
 
 

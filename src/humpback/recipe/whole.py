@@ -66,6 +66,11 @@ class Recipe(Section):
                 f"model.base={self.model.base} does not fit runtime.engine={self.runtime.engine}; "
                 "the scripted model and the scripted engine go together: set both to fake, or neither"
             )
+        if self.train.method == "qlora" and self.runtime.training.sharding == "full":
+            raise ValueError(
+                "runtime.training.sharding=full does not split weights held in 4 bits (train.method=qlora); use sharding=none, "
+                "or train.method=lora"
+            )
         return self
 
     @model_validator(mode="after")

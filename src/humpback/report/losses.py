@@ -5,10 +5,12 @@ In: a finetune stage's `metrics.jsonl` and `held-out.jsonl`. Out: curves for the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from humpback.training.held_out import HELD_OUT
+from humpback.training.metrics import read_metrics
+from humpback.training.spec import METRICS
 
 __all__ = ["read_loss_points"]
 
@@ -19,9 +21,9 @@ POINTS = 60
 def read_loss_points(folder: Path) -> dict[str, list[list[float]]]:
     """Return [step, nats per label token] by curve: `training`, then the held-out rows, all and by origin."""
     curves = {
-        "training": _thin([[line["step"], line["loss"]] for line in _lines(folder / "metrics.jsonl") if "loss" in line])
+        "training": _thin([[line["step"], line["loss"]] for line in read_metrics(folder / METRICS) if "loss" in line])
     }
-    for line in _lines(folder / "held-out.jsonl"):
+    for line in read_metrics(folder / HELD_OUT):
         curves.setdefault("held out", []).append([line["step"], line["nll"]])
         by_origin = line.get("by_origin") or {}
         if len(by_origin) > 1:
@@ -34,9 +36,3 @@ def _thin(points: Sequence[Sequence[float]]) -> list[list[float]]:
     size = -(-len(points) // POINTS)
     groups = [points[start : start + size] for start in range(0, len(points), size)] if points else []
     return [[group[-1][0], sum(loss for _, loss in group) / len(group)] for group in groups]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

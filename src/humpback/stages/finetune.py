@@ -15,7 +15,7 @@ from humpback.store.shards import storage_errors
 from humpback.training.held_out import HELD_OUT
 from humpback.training.sampling import trained_rows
 from humpback.training.schedule import schedule_for
-from humpback.training.spec import TrainResult, TrainSpec, TrainStep
+from humpback.training.spec import METRICS, TrainResult, TrainSpec, TrainStep
 
 __all__ = ["finetune", "take_twin", "train_spec"]
 
@@ -50,7 +50,7 @@ def train_spec(
         data=data,
         output=folder / "model",
         work=folder / "work",
-        metrics=folder / "metrics.jsonl",
+        metrics=folder / METRICS,
         steps=schedule.steps,
         batch_size=schedule.batch_size,
         method=settings.method,
@@ -92,7 +92,7 @@ def take_twin(spec: TrainSpec, other: Path) -> bool:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(spec.output, ignore_errors=True)
         shutil.copytree(other / "model", temporary)
-        for name in ("metrics.jsonl", HELD_OUT):
+        for name in (METRICS, HELD_OUT):
             if (other / name).is_file():
                 shutil.copyfile(other / name, spec.metrics.with_name(name))
         os.replace(temporary, spec.output)

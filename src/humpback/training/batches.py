@@ -9,7 +9,7 @@ import torch
 
 from humpback.prompts import IGNORE
 
-__all__ = ["EXTRAS", "Batch", "collate", "part_of"]
+__all__ = ["Batch", "collate", "part_of"]
 
 Batch: TypeAlias = dict[str, torch.Tensor]
 EXTRAS = ("weight", "row")

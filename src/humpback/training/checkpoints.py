@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 SEAL = "seal.json"
-"""Name, length and hash of every file of a checkpoint, and by how many processes it was trained."""
+"""Name, length and hash of every file of a checkpoint, by how many processes it was trained, and whether they shared the model."""
 UNFINISHED = ".tmp"
 """End of the names of folders that are being written."""
 COPIED = (
@@ -45,6 +45,8 @@ class Chosen(NamedTuple):
     """Optimizer steps it holds."""
     processes: int
     """Processes that trained it."""
+    sharding: str
+    """Whether they split the model (`TrainSpec.sharding`): their files are of another kind then."""
 
 
 def cut_lines(path: Path, step: int) -> None:
@@ -62,7 +64,9 @@ def cut_lines(path: Path, step: int) -> None:
 # -- checkpoints ---------------------------------------------------------------------------------------------------
 
 
-def publish_checkpoint(written: Path, work: Path, *, processes: int, keep: int, needed: Iterable[int] = ()) -> None:
+def publish_checkpoint(
+    written: Path, work: Path, *, processes: int, sharding: str, keep: int, needed: Iterable[int] = ()
+) -> None:
     """Seal a written checkpoint, move it into `work` under its own name, and delete all but the last `keep` and the needed ones.
 
     `needed` are steps whose checkpoints stay, such as the best one.
@@ -72,7 +76,8 @@ def publish_checkpoint(written: Path, work: Path, *, processes: int, keep: int, 
         for path in sorted(written.rglob("*"))
         if path.is_file()
     }
-    (written / SEAL).write_text(json.dumps({"processes": processes, "files": files}, indent=1) + "\n", encoding="utf-8")
+    seal = {"processes": processes, "sharding": sharding, "files": files}
+    (written / SEAL).write_text(json.dumps(seal, indent=1) + "\n", encoding="utf-8")
     for path in (*written.rglob("*"), written):
         _sync(path)
     target = work / written.name
@@ -102,7 +107,7 @@ def last_sound_checkpoint(work: Path) -> Chosen | None:
         reason = checkpoint_fault(last)
         if reason is None:
             sealed = json.loads((last / SEAL).read_text(encoding="utf-8"))
-            return Chosen(last, checkpoint_step(last), int(sealed["processes"]))
+            return Chosen(last, checkpoint_step(last), int(sealed["processes"]), str(sealed["sharding"]))
         before = found[-2].name if len(found) > 1 else "the start"
         print(f"warning: {last} cannot be used: {reason}; training goes on from {before}", flush=True)
         drop_checkpoints(work, map(checkpoint_step, found[:-1]))
@@ -112,7 +117,10 @@ def last_sound_checkpoint(work: Path) -> Chosen | None:
 def checkpoint_fault(folder: Path) -> str | None:
     """Return why a checkpoint cannot be resumed from, or None. Every byte is read."""
     try:
-        files: Mapping[str, Mapping[str, object]] = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
+        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        files: Mapping[str, Mapping[str, object]] = seal["files"]
+        if lacking := {"processes", "sharding"} - seal.keys():
+            return f"{SEAL} does not hold {' and '.join(sorted(lacking))}"
         state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         if state["global_step"] != checkpoint_step(folder):
             return f"trainer_state.json is of step {state['global_step']}"

@@ -66,12 +66,18 @@ def check_step(expected: Expected, step: int, *, tokens: int, label_tokens: int)
             )
 
 
-def refuse_loss(rows: Sequence[RowLoss], *, step: int, steps: int, loss: float, work: Path) -> StageError:
-    """Return the error of a step whose loss is 0 or not a number, and write its rows beside the log, the worst first."""
+def refuse_loss(
+    rows: Sequence[RowLoss], *, step: int, steps: int, loss: float, work: Path, write: bool = True
+) -> StageError:
+    """Return the error of a step whose loss is 0 or not a number, and write its rows beside the log, the worst first.
+
+    Of several processes one is to `write`.
+    """
     ordered = sorted(rows, key=lambda row: (math.isfinite(row.loss) and row.loss > 0, -row.tokens))
     path = work / BAD_ROWS
-    lines = [asdict(row) | {"loss": row.loss if math.isfinite(row.loss) else str(row.loss)} for row in ordered]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    if write:
+        lines = [asdict(row) | {"loss": row.loss if math.isfinite(row.loss) else str(row.loss)} for row in ordered]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     bad = [row for row in ordered if not (math.isfinite(row.loss) and row.loss > 0)] or ordered
     told = ", ".join(f"{row.id} ({row.loss:.3g})" for row in bad[:SHOWN])
     more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""

@@ -14,12 +14,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from humpback.errors import InputError, MissingDependencyError, StageError
 from humpback.store.shards import storage_errors
 from humpback.training.held_out import HELD_OUT, read_losses
-from humpback.training.spec import FAILED, FINISHED, STARTED, TrainResult, TrainSpec, TrainStep, check_inputs
+from humpback.training.metrics import Follower, read_metrics, sum_steps
+from humpback.training.spec import (
+    FAILED,
+    FINISHED,
+    STARTED,
+    TrainResult,
+    TrainSpec,
+    TrainStep,
+    check_inputs,
+    check_quantizer,
+)
 
 __all__ = ["train"]
 
@@ -34,8 +43,7 @@ def train(spec: TrainSpec, *, on_step: OnStep | None = None) -> TrainResult:
     for package in ("torch", "trl", "peft"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(f"training needs {package}: pip install 'humpback-lm[train]'")
-    if spec.method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependencyError("method=qlora needs bitsandbytes: pip install bitsandbytes; or use method=lora")
+    check_quantizer(spec)
     with storage_errors(spec.work):
         spec.work.mkdir(parents=True, exist_ok=True)
         spec.output.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +53,7 @@ def train(spec: TrainSpec, *, on_step: OnStep | None = None) -> TrainResult:
             for left in (STARTED, FAILED, FINISHED):
                 (spec.work / left).unlink(missing_ok=True)
             (spec.work / "spec.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            status = _run_child(spec, _Follower(spec.metrics, started, on_step))
+            status = _run_child(spec, _Steps(spec.metrics, started, on_step))
             if status:
                 raise _failure(status, spec.work)
     return _result(spec)
@@ -62,7 +70,7 @@ def _forget_other_training(spec: TrainSpec) -> None:
         identity.write_text(spec.identity(), encoding="utf-8")
 
 
-def _run_child(spec: TrainSpec, follower: _Follower) -> int:
+def _run_child(spec: TrainSpec, steps: _Steps) -> int:
     environment = _environment(spec)
     with (spec.work / "train.log").open("wb") as log:
         child = subprocess.Popen(
@@ -78,9 +86,9 @@ def _run_child(spec: TrainSpec, follower: _Follower) -> int:
             try:
                 status = child.wait(POLL_S)
             except subprocess.TimeoutExpired:
-                follower.poll()
+                steps.poll()
                 continue
-            follower.poll()
+            steps.poll()
             return status
     finally:
         if child.poll() is None:
@@ -100,7 +108,13 @@ def _environment(spec: TrainSpec) -> dict[str, str]:
         environment["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
     if spec.threads:
         environment["OMP_NUM_THREADS"] = str(spec.threads)
+    elif spec.processes > 1:  # torchrun would give each process one thread
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // spec.processes)))
     return environment
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _command(processes: int) -> list[str]:
@@ -111,15 +125,14 @@ def _command(processes: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *module]
 
 
-class _Follower:
-    """Reports each new line of a metrics file once."""
+class _Steps:
+    """Reports each step of this sitting once."""
 
     def __init__(self, metrics: Path, started: Path, on_step: OnStep | None) -> None:
-        self.metrics = metrics
+        self.follower = Follower(metrics)
         self.started = started
         self.on_step = on_step
         self.last: int | None = None
-        self.offset = 0
 
     def poll(self) -> None:
         """Report the steps trained since the last poll."""
@@ -127,15 +140,9 @@ class _Follower:
             return  # until then the file may hold steps that the child is about to cut off
         if self.last is None:
             self.last = json.loads(self.started.read_text(encoding="utf-8"))["resumed_step"]
-        with self.metrics.open("rb") as file:
-            file.seek(self.offset)
-            for raw in file:
-                if not raw.endswith(b"\n"):
-                    return
-                self.offset += len(raw)
-                line = json.loads(raw)
-                if line["step"] > self.last:
-                    self.on_step(TrainStep(**{name: line[name] for name in STEP_FIELDS}))
+        for line in self.follower.new_lines():
+            if line["step"] > self.last:
+                self.on_step(TrainStep(**{name: line[name] for name in STEP_FIELDS}))
 
 
 def _failure(status: int, work: Path) -> Exception:
@@ -148,29 +155,14 @@ def _failure(status: int, work: Path) -> Exception:
     else:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         said = f"the trainer {how}" + (", often for lack of memory: lower batch_tokens" if status == -9 else "")
-    return StageError(f"{said}; log: {log}; `humpback run` resumes from the last checkpoint")
-
-
-def _metrics(spec: TrainSpec) -> list[dict[str, Any]]:
-    if not spec.metrics.is_file():
-        return []
-    return [json.loads(line) for line in spec.metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return StageError(f"{said}; log: {log}; the same command goes on from the last checkpoint")
 
 
 def _result(spec: TrainSpec) -> TrainResult:
-    lines = _metrics(spec)
-    losses = [line["loss"] for line in lines]
-    tenth = max(1, len(losses) // 10)
-    return TrainResult(
-        steps=len(lines),
+    return sum_steps(
+        read_metrics(spec.metrics),
+        steps=spec.steps,
         examples=json.loads((spec.work / STARTED).read_text(encoding="utf-8"))["examples"],
-        tokens=sum(line["tokens"] for line in lines),
-        label_tokens=sum(line["label_tokens"] for line in lines),
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        first_tenth_loss=sum(losses[:tenth]) / tenth,
-        last_tenth_loss=sum(losses[-tenth:]) / tenth,
-        seconds=sum(line["seconds"] for line in lines),
-        held_out=tuple(read_losses(spec.metrics.with_name(HELD_OUT))),
+        held_out=read_losses(spec.metrics.with_name(HELD_OUT)),
         kept_step=json.loads((spec.work / FINISHED).read_text(encoding="utf-8"))["kept_step"],
     )

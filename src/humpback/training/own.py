@@ -9,7 +9,6 @@ It may write one JSON line per step to `metrics` (`step`, `loss`, `tokens`, `lab
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shlex
 import shutil
@@ -21,6 +20,7 @@ from typing import IO, Any
 
 from humpback.errors import InputError, StageError
 from humpback.training.held_out import HELD_OUT
+from humpback.training.metrics import Follower, read_metrics, sum_steps
 from humpback.training.result import dress_model, write_record
 from humpback.training.rows import count_rows, read_rows
 from humpback.training.spec import FINISHED, TrainResult, TrainSpec, TrainStep, check_inputs
@@ -83,16 +83,15 @@ def _run(words: list[str], spec: TrainSpec, alone: IO[bytes], on_step: Callable[
             )
         except OSError as error:
             raise InputError(f"train.command cannot be started: {words[0]}: {error.strerror or error}") from error
-    told = 0
+    follower = Follower(spec.metrics)
     try:
         while True:
             try:
                 status: int | None = child.wait(POLL_S)
             except subprocess.TimeoutExpired:
                 status = None
-            for line in _lines(spec.metrics)[told:]:
-                told += 1
-                if on_step:
+            for line in follower.new_lines():
+                if on_step and "loss" in line:
                     on_step(_step(line, spec))
             if status is not None:
                 return status
@@ -100,17 +99,6 @@ def _run(words: list[str], spec: TrainSpec, alone: IO[bytes], on_step: Callable[
         if child.poll() is None:
             os.killpg(child.pid, 9)  # with what it started
             child.wait()
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the steps written so far; the last line may be half there."""
-    if not path.is_file():
-        return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    try:
-        return [line for text in whole.splitlines() if "loss" in (line := json.loads(text))]
-    except (ValueError, TypeError) as error:
-        raise StageError(f"train.command wrote a line to {path} that is no JSON object: {error}") from error
 
 
 def _step(line: dict[str, Any], spec: TrainSpec) -> TrainStep:
@@ -147,18 +135,5 @@ def _last_line(log: Path) -> str:
 
 
 def _tell(spec: TrainSpec, command: str, counts: Mapping[str, int], seconds: float) -> TrainResult:
-    lines = _lines(spec.metrics)
     write_record(spec.output, spec, counts, trainer=command, device=spec.device)
-    losses = [float(line["loss"]) for line in lines]
-    tenth = max(1, len(losses) // 10)
-    return TrainResult(
-        steps=len(lines) or spec.steps,
-        examples=counts["examples"],
-        tokens=sum(int(line.get("tokens", 0)) for line in lines),
-        label_tokens=sum(int(line.get("label_tokens", 0)) for line in lines),
-        first_loss=losses[0] if losses else None,
-        last_loss=losses[-1] if losses else None,
-        first_tenth_loss=sum(losses[:tenth]) / tenth if losses else None,
-        last_tenth_loss=sum(losses[-tenth:]) / tenth if losses else None,
-        seconds=seconds,
-    )
+    return sum_steps(read_metrics(spec.metrics), steps=spec.steps, examples=counts["examples"], seconds=seconds)

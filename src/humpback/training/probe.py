@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from humpback.training.launch import train
 from humpback.training.plan import PROBE_STEPS, count_data
-from humpback.training.spec import TrainSpec, TrainStep, check_inputs
+from humpback.training.spec import METRICS, TrainSpec, TrainStep, check_inputs
 
 __all__ = ["Expectation", "expect_seconds", "probe"]
 
@@ -35,7 +35,7 @@ def probe(spec: TrainSpec, *, steps: int = PROBE_STEPS) -> Expectation:
     counts = count_data(spec.data)
     tokens = round(counts.tokens / counts.draws * spec.batch_size * spec.steps)
     folder = spec.work.with_name(spec.work.name + "-probe")
-    places = {"output": folder / "model", "work": folder, "metrics": folder / "metrics.jsonl"}
+    places = {"output": folder / "model", "work": folder, "metrics": folder / METRICS}
     alone = {"held_out": (), "held_out_share": 0.0, "patience": None, "keep": "last"}
     tried = {"steps": min(steps, spec.steps), "warmup_steps": 0, "save_every": spec.steps + 1}
     taken: list[TrainStep] = []

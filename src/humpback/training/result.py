@@ -23,6 +23,7 @@ import humpback
 from humpback.errors import InputError
 from humpback.training.checkpoints import write_json
 from humpback.training.held_out import HELD_OUT, read_losses
+from humpback.training.metrics import read_metrics, sum_steps
 from humpback.training.spec import TrainSpec
 
 __all__ = ["ADAPTER", "RECORD", "dress_model", "read_curves", "write_record"]
@@ -69,8 +70,8 @@ def write_record(
 
     `counts` are of the rows trained on, each counted once; `kept_step` is the step whose model it is, where that is known.
     """
-    lines = _metrics(spec.metrics)
-    steps = [line for line in lines if "loss" in line]
+    lines = read_metrics(spec.metrics)
+    done = sum_steps(lines, steps=0, examples=counts["examples"])
     record = {
         "humpback": humpback.__version__,
         "trainer": trainer,
@@ -82,12 +83,11 @@ def write_record(
         },
         "spec": spec.model_dump(mode="json"),
         "trained": {
-            "steps": len(steps),
+            "steps": done.steps,
             "kept_step": kept_step,
-            **{
-                name: round(sum(line.get(name, 0) for line in steps), 3)
-                for name in ("tokens", "label_tokens", "seconds")
-            },
+            "tokens": done.tokens,
+            "label_tokens": done.label_tokens,
+            "seconds": round(done.seconds, 3),
         },
         "curves": read_curves(lines),
         "held_out": [asdict(loss) for loss in read_losses(spec.metrics.with_name(HELD_OUT))],
@@ -105,12 +105,6 @@ def read_curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float
             if name not in ("step", "steps") and isinstance(value, int | float) and not isinstance(value, bool):
                 curves.setdefault(name, []).append([line["step"], value])
     return curves
-
-
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _read(path: Path) -> dict[str, Any]:

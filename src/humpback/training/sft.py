@@ -42,10 +42,10 @@ from humpback.training.checkpoints import (
 )
 from humpback.training.guard import expect
 from humpback.training.held_out import HELD_OUT, best_loss
-from humpback.training.rows import check_fit, count_rows, read_rows, split_rows
+from humpback.training.rows import check_fit, count_rows, read_rows, row_lengths, split_rows
 from humpback.training.sampling import draw_order
 from humpback.training.schedule import Schedule
-from humpback.training.spec import FAILED, FINISHED, STARTED, TrainSpec, check_inputs
+from humpback.training.spec import FAILED, FINISHED, STARTED, TrainSpec, check_inputs, check_quantizer
 from humpback.training.trainer import Trainer
 from humpback.training.weights import adapters, in_bfloat16, load_model, needs_recompute, save_model
 
@@ -96,7 +96,10 @@ def _die_with_parent() -> None:
 def run(spec: TrainSpec) -> None:
     """Train, resuming from the last sound checkpoint, and put the model in its place."""
     check_inputs(spec)
+    check_quantizer(spec)
     on_cuda = _on_cuda(spec)
+    if on_cuda and TOGETHER > 1:  # 4-bit weights are put on the current device as they are loaded
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if spec.threads:
         torch.set_num_threads(spec.threads)
     table = read_rows(spec.data)
@@ -140,6 +143,11 @@ def _begin(spec: TrainSpec, counts: dict[str, int]) -> None:
         raise InputError(
             f"processes={spec.processes}, but {chosen.folder} was trained by {chosen.processes}: dropout would not be what it was. "
             f"Set processes back to {chosen.processes}, or delete {spec.work} to train from the start"
+        )
+    if chosen and chosen.sharding != spec.sharding:
+        raise InputError(
+            f"sharding={spec.sharding}, but {chosen.folder} was trained with sharding={chosen.sharding}, which keeps its weights and "
+            f"optimizer in other files. Set sharding back to {chosen.sharding}, or delete {spec.work} to train from the start"
         )
     for path in (spec.metrics, spec.metrics.with_name(HELD_OUT)):
         cut_lines(path, step)
@@ -188,7 +196,7 @@ def build_trainer(spec: TrainSpec, table: pa.Table, held_out: pa.Table | None, *
         expect(table, order, spec.batch_size),
         Dataset(held_out) if held_out else None,
         model=model,
-        args=_arguments(spec, model, on_cuda=on_cuda),
+        args=_arguments(spec, model, longest=int(row_lengths(table).max()), on_cuda=on_cuda),
         train_dataset=rows.select(order),
         processing_class=AutoTokenizer.from_pretrained(spec.base_model),
         peft_config=adapters(spec),
@@ -196,15 +204,16 @@ def build_trainer(spec: TrainSpec, table: pa.Table, held_out: pa.Table | None, *
     trainer.remove_callback(PrinterCallback)  # the metrics file has its lines already
     if trainer.aux_loss_enabled and not all(weight == 1 for weight in table["weight"].to_pylist()):
         raise InputError(
-            f"base model {spec.base_model} has experts whose balance is part of its loss: rows cannot be weighted; "
-            "leave out mix.loss_weight"
+            f"base model {spec.base_model} has experts whose balance is part of its loss, over all tokens alike: rows cannot be "
+            "weighted; leave out mix.loss_weight"
         )
     return trainer
 
 
-def _arguments(spec: TrainSpec, model: object, *, on_cuda: bool) -> SFTConfig:
-    memory = torch.cuda.get_device_properties(0).total_memory if on_cuda else sys.maxsize
-    recompute = needs_recompute(spec, model, tokens=spec.batch_tokens or 8_192, memory=memory)
+def _arguments(spec: TrainSpec, model: object, *, longest: int, on_cuda: bool) -> SFTConfig:
+    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory if on_cuda else sys.maxsize
+    tokens = max(spec.pass_tokens(on_cuda=on_cuda), longest)  # a row longer than the budget is a pass of its own
+    recompute = needs_recompute(spec, model, tokens=tokens, memory=memory)
     sharded = spec.sharding == "full"
     checkpointing: dict[str, Any] = {CHECKPOINTING: recompute and not sharded}
     return SFTConfig(

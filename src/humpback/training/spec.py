@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,25 +12,39 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from humpback.errors import InputError
+from humpback.errors import InputError, MissingDependencyError
 from humpback.recipe import Reporter
 from humpback.training.held_out import HeldOutLoss
 from humpback.training.reporting import check_reporters
 
-__all__ = ["FAILED", "FINISHED", "STARTED", "TrainResult", "TrainSpec", "TrainStep", "check_inputs", "check_spec"]
+__all__ = [
+    "FAILED",
+    "FINISHED",
+    "METRICS",
+    "STARTED",
+    "TrainResult",
+    "TrainSpec",
+    "TrainStep",
+    "check_inputs",
+    "check_quantizer",
+    "check_spec",
+]
 
 RUNTIME = frozenset(
     {"data", "held_out", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device", "precision"}
     | {"processes", "sharding", "recompute", "report_to"}
 )
 """Fields that say where and how a training runs, not what it learns: a checkpoint may be resumed with other values, but for
-`processes`."""
+`processes` and `sharding`."""
 
 FAILED = "failed.json"
 """Written into the work folder by a training that gave up: what was wrong, and the exit status."""
 
 FINISHED = "finished.json"
 """Written into the work folder after the model: the steps trained, and the step whose model was kept."""
+
+METRICS = "metrics.jsonl"
+"""Beside the model folder: a line per optimizer step."""
 
 STARTED = "started.json"
 """Written into the work folder when the rows are read and the checkpoint is chosen: counts, and the step resumed at."""
@@ -101,7 +116,7 @@ class TrainSpec(BaseModel):
     save_every: int = Field(50, ge=1)
     """Optimizer steps between checkpoints."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads; the machine's cores when None."""
+    """CPU threads of each process. None: OMP_NUM_THREADS where it is set, else the machine's cores, split over the processes."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda or cuda:N."""
     processes: int = Field(1, ge=1)
@@ -134,6 +149,10 @@ class TrainSpec(BaseModel):
             )
         if self.sharding == "full" and self.processes == 1:
             raise ValueError("sharding=full splits a model over processes, and processes=1")
+        if self.sharding == "full" and self.method == "qlora":
+            raise ValueError(
+                "sharding=full does not split weights held in 4 bits (method=qlora); use sharding=none, or method=lora"
+            )
         return self
 
     @classmethod
@@ -150,6 +169,10 @@ class TrainSpec(BaseModel):
     def evaluation_steps(self) -> int:
         """Optimizer steps between losses on held-out rows."""
         return self.evaluate_every or max(1, self.steps // 10)
+
+    def pass_tokens(self, *, on_cuda: bool) -> int:
+        """Tokens of one pass, padding included."""
+        return self.batch_tokens or (8_192 if on_cuda else 512)
 
     def identity(self) -> str:
         """Return a digest of everything that decides what is learnt, the content of the data files included."""
@@ -232,3 +255,9 @@ def check_inputs(spec: TrainSpec) -> None:
         if not path.is_file():
             raise InputError(f"training data {path}: there is no such file")
     check_reporters(spec.report_to)
+
+
+def check_quantizer(spec: TrainSpec) -> None:
+    """Refuse 4-bit weights without the package that makes them; a trainer of the user's own may have another."""
+    if spec.method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError("method=qlora needs bitsandbytes: pip install bitsandbytes; or use method=lora")

@@ -25,7 +25,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from humpback.errors import StageError, StorageError
 from humpback.prompts import IGNORE
-from humpback.training.batches import EXTRAS, Batch, collate, part_of
+from humpback.training.batches import Batch, collate, part_of
 from humpback.training.checkpoints import UNFINISHED, publish_checkpoint
 from humpback.training.guard import Expected, RowLoss, check_step, refuse_loss
 from humpback.training.held_out import HELD_OUT, HeldOutLoss, add_loss, best_loss, read_losses, should_stop
@@ -48,14 +48,15 @@ class Trainer(SFTTrainer):
         self.spec, self.ids, self.expected = spec, ids, expected
         self.held_out_rows = held_out
         self.losses: list[HeldOutLoss] = []
-        self.step_tokens = self.step_label_tokens = 0
+        self.step_tokens = self.step_label_tokens = self.due_tokens = 0
+        self.step_ids: list[str] = []
         self.step_started = time.monotonic()
         super().__init__(**kwargs, data_collator=collate, callbacks=[_Turns(self)])
 
     @property
     def budget(self) -> int:
         """Tokens of one pass, padding included."""
-        return self.spec.batch_tokens or (512 if self.args.device.type == "cpu" else 8_192)
+        return self.spec.pass_tokens(on_cuda=self.args.device.type != "cpu")
 
     @property
     def sharded(self) -> bool:
@@ -73,7 +74,8 @@ class Trainer(SFTTrainer):
         self.step_started = time.monotonic()
         lengths: list[int] = inputs["attention_mask"].sum(1).tolist()
         label_counts = (inputs["labels"][:, 1:] != IGNORE).sum(1)
-        self.step_tokens, self.step_label_tokens = sum(lengths), int(label_counts.sum())
+        self.due_tokens, self.step_ids = sum(lengths), [self.ids[row] for row in inputs["row"].tolist()]
+        tokens = label_tokens = 0  # counted as passes take them: a row lost on the way is missed
         loss = torch.zeros((), device=self.args.device)
         count = (label_counts * inputs["weight"]).sum().float().to(self.args.device)
         groups, idle = self._groups(lengths)
@@ -81,13 +83,19 @@ class Trainer(SFTTrainer):
             part = part_of(inputs, group, lengths)
             if number > len(groups):
                 part["weight"] = torch.zeros_like(part["weight"])
+            else:
+                tokens += int(part["attention_mask"].sum())
+                label_tokens += int((part["labels"][:, 1:] != IGNORE).sum())
             # gradients are exchanged once, after a step's last pass
             with contextlib.nullcontext() if number == len(groups) + idle else self.accelerator.no_sync(model):
                 loss += super().training_step(model, part, count)  # type: ignore[no-untyped-call]
-        if not torch.isfinite(loss) or loss == 0:  # before the optimizer would spoil the weights with it
-            if self.sharded:  # a row alone would be a pass that the other processes do not take
-                raise StageError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower learning_rate")
-            raise self._refuse_loss(model, inputs, loss.item())
+        bad = not math.isfinite(loss.item()) or loss.item() == 0  # before the optimizer would spoil the weights with it
+        told = torch.tensor([tokens, label_tokens, bad], dtype=torch.float64, device=self.args.device)
+        told = self.accelerator.reduce(told, "sum")
+        self.step_tokens, self.step_label_tokens = int(told[0]), int(told[1])
+        if told[2]:  # in any process: all look at the rows together, because over split weights none can alone
+            whole = self.accelerator.reduce(loss, "mean").item()
+            raise self._refuse_loss(model, inputs, whole)
         return loss
 
     def _refuse_loss(self, model: Any, inputs: Batch, loss: float) -> StageError:
@@ -99,7 +107,8 @@ class Trainer(SFTTrainer):
             count = int((row["labels"][0, 1:] != IGNORE).sum())
             row_id = self.ids[int(inputs["row"][i])]
             rows.append(RowLoss(id=row_id, loss=float(own.mean()), tokens=length, label_tokens=count))
-        return refuse_loss(rows, step=self.state.global_step + 1, steps=self.spec.steps, loss=loss, work=self.spec.work)
+        step, steps, write = self.state.global_step + 1, self.spec.steps, self.accelerator.is_main_process
+        return refuse_loss(rows, step=step, steps=steps, loss=loss, work=self.spec.work, write=write)
 
     def _groups(self, lengths: Sequence[int]) -> tuple[list[list[int]], int]:
         """Return this process's passes, and how many it must add for nothing: over split weights, all take the same number."""
@@ -115,34 +124,40 @@ class Trainer(SFTTrainer):
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Take the mean over the batch's label tokens, by their rows' weights. TRL's own takes measures too, and all logits."""
-        if self.aux_loss_enabled or return_outputs:
-            plain = {name: value for name, value in inputs.items() if name not in EXTRAS}
-            return super().compute_loss(  # type: ignore[no-untyped-call]
-                model, plain, return_outputs, num_items_in_batch
-            )
         labels = inputs["labels"][:, 1:]
-        losses = self.token_losses(model, inputs)
+        losses, balance = self._losses(model, inputs)
         losses = losses * inputs["weight"].to(losses)[:, None].expand_as(labels)[labels != IGNORE]
+        loss = losses.sum() / num_items_in_batch
+        if balance is not None:  # of experts, measured pass by pass: the batch's is their mean by tokens
+            taken = (inputs["attention_mask"].sum(1) * (inputs["weight"] > 0)).sum()
+            loss = loss + self.router_aux_loss_coef * balance * taken / self.due_tokens
         # the exchange takes the mean over processes, and the batch's loss is the sum
-        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        return loss * self.accelerator.num_processes
 
     def token_losses(self, model: Any, inputs: Batch) -> torch.Tensor:
         """Return nats of each label token, row by row; logits are computed at their positions only."""
+        return self._losses(model, inputs)[0]
+
+    def _losses(self, model: Any, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return nats of each label token, and how unevenly experts were chosen where that is part of the loss."""
         labels = inputs["labels"][:, 1:]  # (B, T-1)
         kept = labels != IGNORE
-        tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        tokens: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        if self.aux_loss_enabled:
+            tokens["output_router_logits"] = True
         if self.args.device.type != "cpu":  # TRL's head in Triton never holds all logits at once
             outputs: Any = model(**tokens, labels=inputs["labels"], use_cache=False, fused_lm_head=True)
-            log_probs: torch.Tensor = outputs.log_probs
-            return -log_probs[kept].float()
+            return -outputs.log_probs[kept].float(), getattr(outputs, "aux_loss", None)
         # a hook on the head, so that what a model does to its logits afterwards (scaling, capping) stays its own
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
         hook = head.register_forward_pre_hook(lambda _, args: (args[0][:, :-1][kept][None],))
         try:
-            logits = model(**tokens, use_cache=False).logits[0]  # (label tokens, V)
+            outputs = model(**tokens, use_cache=False)
         finally:
             hook.remove()
-        return torch.nn.functional.cross_entropy(logits.float(), labels[kept], reduction="none")
+        logits = outputs.logits[0].float()  # (label tokens, V)
+        losses = torch.nn.functional.cross_entropy(logits, labels[kept], reduction="none")
+        return losses, getattr(outputs, "aux_loss", None)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Return our own line: transformers' polynomial one reaches its end a step after the last."""
@@ -173,7 +188,10 @@ class Trainer(SFTTrainer):
         step, loss, norm = self.state.global_step, logs["loss"], logs.get("grad_norm", 0.0)
         for what, value in (("loss", loss), ("gradient", norm)):
             if not math.isfinite(value) or (what == "loss" and value == 0.0):
-                raise StageError(f"step {step} of {self.spec.steps}: the {what} is {value}; lower learning_rate")
+                raise StageError(
+                    f"step {step} of {self.spec.steps}: the {what} is {value}; lower learning_rate. Each row's own loss was sound, so "
+                    f"which one gave it is not known; the step's rows are {', '.join(self.step_ids)}"
+                )
         check_step(self.expected, step, tokens=self.step_tokens, label_tokens=self.step_label_tokens)
         line = {
             "step": step,
@@ -272,7 +290,14 @@ class Trainer(SFTTrainer):
             # the best until each kept checkpoint: a training that falls back to it needs that one
             bests = (best_loss(self.losses, until=until) for until in (step, step - 1))
             needed = {best.step for best in bests if best}
-        publish_checkpoint(written, self.spec.work, processes=self.spec.processes, keep=KEPT_CHECKPOINTS, needed=needed)
+        publish_checkpoint(
+            written,
+            self.spec.work,
+            processes=self.spec.processes,
+            sharding=self.spec.sharding,
+            keep=KEPT_CHECKPOINTS,
+            needed=needed,
+        )
         shutil.rmtree(written.parent, ignore_errors=True)
 
     def _get_output_dir(self, trial: Any) -> str:

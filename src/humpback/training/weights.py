@@ -5,7 +5,6 @@ Only this file knows of peft and bitsandbytes.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from humpback.errors import InputError, MissingDependencyError
+from humpback.errors import InputError
 from humpback.training.checkpoints import write_folder
 from humpback.training.result import ADAPTER, dress_model, write_record
 from humpback.training.spec import TrainSpec
@@ -137,8 +136,6 @@ def save_model(
 
 
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependencyError("method=qlora needs bitsandbytes: pip install bitsandbytes; or use method=lora")
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
