@@ -65,8 +65,8 @@ def decide(
     if scores and (told := _too_few_ratings(signal, settings, scores)):
         if settings.when_unparsed == "stop" or settings.policy == "threshold":
             raise GateError(
-                f"{told}; take another rubric (prompts.rubric) or signal (curate.signal), raise model.max_tokens where rubric and pair "
-                "are too long for it (`humpback status` counts why), lower curate.min_parsed, "
+                f"{told}; take another rubric (prompts.rubric) or signal (curate.signal), raise model.max_tokens where "
+                "pairs are too long to be rated, lower curate.min_parsed, "
                 "or let curate.when_unparsed=switch take the best other signal"
             )
         signal, why = _switch(signal, settings, audit, scores, told)
