@@ -53,7 +53,8 @@ NOTE = (
     "was fitted on, and wording, donors and languages of a fold are its own. `length` and `words` are baselines; `unseen`: P(good) on "
     "a kind that nothing was learnt from. Stated precision: {splits} splits of the pairs in half; a cut-off that promises "
     "{wanted} at {prevalence:g} good pairs is taken on one half and its real precision counted on the other; broken promises are a "
-    "share of those made. `rating.*`: ratings of {rated} other pairs by token probabilities, by why they have no value; "
+    "share of those that selected any pair (`made`; `selected_nothing` counts the others). `rating.*`: ratings of {rated} other pairs "
+    "by token probabilities, by why they have no value; "
     "`sampled.*`: one reply each to {sampled} of them. LLMBar: Natural, {choices} pairs of outputs, the share in which the "
     "signal is higher (ifd: lower) for the better one; a coin has 0.5."
 )
@@ -185,8 +186,9 @@ def study_model(
         raise SystemExit(audit.note)
     figures, goals = list_figures(audit), list_goals(audit)
     for wanted in WANTED:
-        kept, broken = count_promises(audit.rows, wanted)
-        figures |= {f"promises.{wanted:g}.made": float(kept + broken), f"promises.{wanted:g}.broken": float(broken)}
+        kept, broken, empty = count_promises(audit.rows, wanted)
+        counts = {"made": kept + broken, "broken": broken, "selected_nothing": empty}
+        figures |= {f"promises.{wanted:g}.{name}": float(count) for name, count in counts.items()}
         if kept + broken:
             told = f"share of {kept + broken} promises of {wanted:g} that were broken"
             goals.append(Goal.at_most(told, broken / (kept + broken), 0.05))
@@ -227,13 +229,13 @@ def list_goals(audit: Audit) -> list[Goal]:
     return [*goals, Goal.at_least("AUC of P(good) on the worst kind never seen", worst, UNSEEN_GOAL)]
 
 
-def count_promises(rows: Sequence[AuditRow], wanted: float) -> tuple[int, int]:
-    """Return how many of the splits' promises were kept and how many broken."""
+def count_promises(rows: Sequence[AuditRow], wanted: float) -> tuple[int, int, int]:
+    """Return how many of the splits' promises were kept, how many broken, and how many selected no pair to be true of."""
     by_pair: dict[str, tuple[list[float], list[float]]] = {}
     for row in rows:
         if P_GOOD in row.scores:
             by_pair.setdefault(row.pair_id, ([], []))[row.kind != "true"].append(row.scores[P_GOOD])
-    kept = broken = 0
+    kept = broken = empty = 0
     for split in range(SPLITS):
         ids = sorted(by_pair)
         random.Random(split).shuffle(ids)
@@ -245,15 +247,19 @@ def count_promises(rows: Sequence[AuditRow], wanted: float) -> tuple[int, int]:
         if promise is None or not promise.kept_promise:
             continue
         real = find_precision([by_pair[i] for i in others], promise.point.threshold)
+        if real is None:
+            empty += 1
+            continue
         kept, broken = kept + (real >= wanted), broken + (real < wanted)
-    return kept, broken
+    return kept, broken, empty
 
 
-def find_precision(pairs: Sequence[tuple[list[float], list[float]]], threshold: float) -> float:
+def find_precision(pairs: Sequence[tuple[list[float], list[float]]], threshold: float) -> float | None:
+    """Return the share of good pairs among those selected; None where none is."""
     true, spoilt = ([score for pair in pairs for score in pair[side]] for side in (0, 1))
     good = PREVALENCE * sum(score >= threshold for score in true) / len(true)
     bad = (1 - PREVALENCE) * sum(score >= threshold for score in spoilt) / len(spoilt)
-    return good / (good + bad) if good + bad else 1.0
+    return good / (good + bad) if good + bad else None
 
 
 def count_ratings(pairs: Sequence[Pair], sampled: int, raters: Raters) -> dict[str, float]:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import io
 import json
 import os
 import random
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis
 import pyarrow.parquet as pq
@@ -27,6 +30,7 @@ import pytest
 import yaml
 
 from humpback import pipeline
+from humpback.cli import main
 from humpback.errors import HumpbackError
 from humpback.progress import Console
 from humpback.recipe import Recipe
@@ -46,6 +50,50 @@ CHILD_SECONDS = 60
 VOLATILE_FILES = ("sittings.jsonl", "plan.json", ".lock", "report.html")
 """Timing, the cut into shards, the lock, and the page, which shows the times of report.json."""
 VOLATILE_KEYS = frozenset({"seconds", "engine", "environment", "rows_per_second", "tokens_per_second"})
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        assert self.status == 0, self.err
+        return json.loads(self.out)
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """Run the command in this process; anything but an exit status is a traceback and fails the test."""
+
+    def run(*arguments: object) -> Ended:
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(sys, "argv", ["humpback", *map(str, arguments)])
+            try:
+                main()
+            except SystemExit as ending:
+                status = int(ending.code or 0)
+        return Ended(status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def process() -> Command:
+    """Run the command in a process of its own."""
+
+    def run(*arguments: object) -> Ended:
+        call = [sys.executable, "-m", "humpback", *map(str, arguments)]
+        done = subprocess.run(call, capture_output=True, text=True)
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
 @dataclass(frozen=True)

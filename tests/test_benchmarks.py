@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -310,6 +310,24 @@ def test_a_small_run_of_the_curation_benchmark_shows_baselines_promises_ratings_
     assert {"auc_unseen.cut_end", "promises.0.8.made", "promises.0.9.broken", "llmbar.p_good"} <= set(raw)
     assert raw["rating.without_value"] == [0]
     assert raw["sampled.replies"] == [3]
+
+
+@pytest.fixture
+def script(harness: ModuleType) -> Iterator[Callable[[str], ModuleType]]:
+    """Load a benchmark whose helpers lie beside it, and forget them."""
+    before = set(sys.modules)
+    yield load
+    for name in HELPERS:
+        if name not in before:
+            sys.modules.pop(name, None)
+
+
+def test_a_promise_that_selects_nothing_is_neither_kept_nor_broken(script: Callable[[str], ModuleType]) -> None:
+    curation = script("curation")
+    pairs = [([0.9], [0.2]), ([0.8], [0.7])]
+    assert curation.find_precision(pairs, 0.75) == 1.0
+    assert curation.find_precision(pairs, 0.6) == pytest.approx(2 / 3)
+    assert curation.find_precision(pairs, 0.95) is None
 
 
 @pytest.mark.slow

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from humpback.caching import name_models, parse_bytes, tell_bytes
-from humpback.cli import main
 from humpback.engines.answers import AnswerCache
 from humpback.engines.fake import FakeEngine
 from humpback.errors import InputError
 from humpback.store.rundir import RunDir
 
 if TYPE_CHECKING:
-    from tests.conftest import Lab
-
-Command = Callable[..., tuple[int, str, str]]
+    from tests.conftest import Command, Lab
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["humpback", "cache", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as ending:
-            status = int(ending.code or 0)
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
+def command(command: Command) -> Command:
+    return functools.partial(command, "cache")
 
 
 @pytest.fixture
@@ -82,11 +69,15 @@ def test_stats_of_a_run_whose_cache_lies_elsewhere_reads_that(command: Command, 
     assert "M_yx" in {group["name"] for group in _groups(command, tmp_path / "run")}
 
 
-@pytest.mark.parametrize("place", ["nothing.sqlite", "."])
-def test_place_without_a_cache_is_refused_and_none_is_made(command: Command, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "why"), [("nothing.sqlite", "give a run's folder or a cache's file"), (".", "it has no recipe.yaml")]
+)
+def test_place_without_a_cache_is_refused_and_none_is_made(
+    command: Command, tmp_path: Path, place: str, why: str
+) -> None:
     status, _, err = command("stats", tmp_path / place)
     assert status == 2
-    assert "give a run's folder or a cache's file" in err
+    assert why in err
     assert list(tmp_path.iterdir()) == []
 
 

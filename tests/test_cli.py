@@ -6,55 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
 from humpback import __version__, pipeline
-from humpback.cli import main
 
 if TYPE_CHECKING:
-    from tests.conftest import Lab
+    from tests.conftest import Command, Ended, Lab
 
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "scipy", "numpy", "pydantic", "rich")
-
-
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run the command in this process; anything but an exit status is a traceback and fails the test."""
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["humpback", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as ending:
-            status = int(ending.code or 0)
-        return Ended(status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
 def recipe(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return lab.recipe_file(tmp_path / "small.yaml")
-
-
-def _process(*arguments: object) -> Ended:
-    done = subprocess.run([sys.executable, "-m", "humpback", *map(str, arguments)], capture_output=True, text=True)
-    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def _assert_refused(ended: Ended, *words: object, status: int = 2) -> None:
@@ -114,6 +82,22 @@ def test_an_interrupted_run_ends_with_1_and_says_how_to_go_on(
 
 
 # -- wrong recipe ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_run_folder_is_told_by_every_command_in_the_same_words(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for folder, why in (("photos", "is no run folder: it has no recipe.yaml"), ("nowhere", "does not exist")):
+        asked = [("status",), ("trace",), ("label",), ("cache", "stats") if folder == "photos" else ("results",)]
+        more = {"trace": ["0123456789"]}
+        told = {command(*words, tmp_path / folder, *more.get(words[0], [])).err for words in asked}
+        assert len(told) == 1, told
+        assert why in told.pop()
+
+
+def test_status_names_a_refused_stage_once(command: Command, recipe: Path) -> None:
+    command("run", recipe, "--set", "curate.signal=rating", "--set", "curate.threshold=5")
+    told = " ".join(command("status", "runs/small").out.split())
+    assert "iteration-1/curate was refused: no candidate passes" in told
 
 
 def test_a_missing_recipe_is_named_with_the_command_that_writes_one(command: Command, tmp_path: Path) -> None:
@@ -300,21 +284,21 @@ def test_an_error_cannot_steer_the_terminal(command: Command, own_lab: Lab, tmp_
 # -- the real command --------------------------------------------------------------------------------------------------
 
 
-def test_the_process_ends_with_2_and_one_error_line(recipe: Path, lab: Lab, finished: Path) -> None:
-    _assert_refused(_process("run", "no.yaml"), "no.yaml")
-    _assert_refused(_process("run", recipe, "--set", "curate.treshold=4"), "did you mean threshold")
-    _assert_refused(_process("run", recipe, "--set", "seed.inputs.0.path=no.jsonl"), "no.jsonl")
-    _assert_refused(_process("trace", finished, "0123456789abcdef"), "0123456789abcdef", finished)
+def test_the_process_ends_with_2_and_one_error_line(process: Command, recipe: Path, lab: Lab, finished: Path) -> None:
+    _assert_refused(process("run", "no.yaml"), "no.yaml")
+    _assert_refused(process("run", recipe, "--set", "curate.treshold=4"), "did you mean threshold")
+    _assert_refused(process("run", recipe, "--set", "seed.inputs.0.path=no.jsonl"), "no.jsonl")
+    _assert_refused(process("trace", finished, "0123456789abcdef"), "0123456789abcdef", finished)
 
 
-def test_the_process_ends_with_1_at_a_gate(recipe: Path) -> None:
+def test_the_process_ends_with_1_at_a_gate(process: Command, recipe: Path) -> None:
     strict = ("--set", "curate.signal=rating", "--set", "curate.threshold=5")
-    _assert_refused(_process("run", recipe, *strict), "no candidate passes", status=1)
+    _assert_refused(process("run", recipe, *strict), "no candidate passes", status=1)
 
 
 @pytest.mark.parametrize("arguments", [["no-such-command"], ["run"], ["run", "r.yaml", "--no-such-option"]])
-def test_wrong_usage_ends_with_2_and_no_traceback(arguments: list[str]) -> None:
-    ended = _process(*arguments)
+def test_wrong_usage_ends_with_2_and_no_traceback(process: Command, arguments: list[str]) -> None:
+    ended = process(*arguments)
     assert ended.status == 2
     assert "Error:" in ended.err
     assert "Traceback" not in ended.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -10,47 +11,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from humpback import ingesting, tasks
-from humpback.cli import main
 from humpback.errors import DriftError
 from humpback.progress import Console
 from humpback.recipe import load_corpus
 
 if TYPE_CHECKING:
-    from tests.conftest import Lab
+    from tests.conftest import Command, Ended, Lab
 
 COLUMNS = set("id text header_path source_uri offset title licence language document_id location time".split())
 INPUTS = 6
 
 
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
-
-
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["humpback", "ingest", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as ending:
-            status = int(ending.code or 0)
-        return Ended(status, *capsys.readouterr())
-
-    return run
+def command(command: Command) -> Command:
+    return functools.partial(command, "ingest")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import humpback
 ROOT = Path(humpback.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
-WORDS = ("records", "errors", "prompts")
+WORDS = ("records", "errors", "prompts", "options")
 TOOLS = ("recipe", "store", "corpus", "seeds", "progress")
 LAYERS = {
     **dict.fromkeys(WORDS, WORDS),

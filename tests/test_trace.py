@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from humpback.errors import InputError, StorageError
-from humpback.trace import print_trace, trace
+from humpback.trace import _lines, print_trace, trace
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -149,6 +149,21 @@ def test_an_unknown_id_names_the_id_the_run_and_where_ids_are(finished: Path, ro
 def test_a_short_beginning_is_refused(finished: Path) -> None:
     with pytest.raises(InputError, match=r"'abc' is too short.*6 characters"):
         trace(finished, "abc")
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "told"),
+    [
+        ("no_rating_too_long", "too_long: it exceeds 9 tokens", "no_rating_too_long: it exceeds 9 tokens"),
+        ("too_long", "too_long: it exceeds 9 tokens", "too_long: it exceeds 9 tokens"),
+        ("below_threshold", "rating 3.2: less than 4", "below_threshold: rating 3.2: less than 4"),
+        ("too_short", "3 words", "too_short: 3 words"),
+    ],
+)
+def test_no_word_of_a_reason_is_printed_twice(reason: str, detail: str, told: str, lab: Lab, run: Path) -> None:
+    found = trace(run, _twice_curated(lab, run))
+    found["rejections"] = [{"stage": "dedup", "failed": False, "reason": reason, "detail": detail}]
+    assert ("rejected", f"by dedup: {told}") in list(_lines(found))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

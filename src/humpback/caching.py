@@ -18,7 +18,7 @@ from humpback.engines.answers import AnswerCache, Group, Removed, locate_cache
 from humpback.errors import InputError
 from humpback.recipe import load_recipe
 from humpback.stages.table import stage_names
-from humpback.store.rundir import RunDir
+from humpback.store.rundir import RunDir, check_run
 
 __all__ = ["Pruning", "name_models", "parse_bytes", "print_cache", "prune_cache"]
 
@@ -136,11 +136,11 @@ def tell_bytes(number: int) -> str:
 
 
 def _find(place: Path) -> _Place:
-    run = place if place.is_dir() else place.parent
-    recipe, is_run = run / "recipe.yaml", (run / "recipe.yaml").exists()
-    if place.is_dir() and not is_run:
-        raise InputError(f"{place} is not a run folder: it holds no recipe.yaml; give a run's folder or a cache's file")
-    file = locate_cache(load_recipe(recipe).runtime.cache, run) if place.is_dir() else place
+    run, file = place.parent, place
+    if place.is_dir():
+        check_run(place)
+        run, file = place, locate_cache(load_recipe(place / "recipe.yaml").runtime.cache, place)
+    is_run = (run / "recipe.yaml").exists()
     if not file.is_file():
         raise InputError(f"there is no answer cache at {file}; give a run's folder or a cache's file")
     return _Place(file=file, run=run if is_run else None, names=name_models(run) if is_run else {})

@@ -10,6 +10,8 @@ import typer
 
 from humpback.benchmarking.commands import add_commands
 from humpback.errors import HumpbackError, InputError, StoppedError
+from humpback.ingest_command import ingest
+from humpback.options import Json, Quiet, Recipe, Run, Sets
 from humpback.studies.commands import study_app
 
 __all__ = ["app", "main"]
@@ -32,10 +34,6 @@ app.add_typer(cache_app, name="cache")
 app.add_typer(study_app, name="study")
 add_commands(app)
 
-RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
-RunPath = Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 @app.command()
 def init(
@@ -51,17 +49,15 @@ def init(
 
 @app.command()
 def run(
-    recipe: RecipePath,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, dotted; repeatable.")
-    ] = None,
+    recipe: Recipe,
+    set_: Sets = None,
     folder: Annotated[
         Path | None, typer.Option("--run", metavar="FOLDER", help="Run folder; default runs/RECIPE-NAME.")
     ] = None,
     rerun_from: Annotated[
         str | None, typer.Option("--rerun-from", metavar="STAGE", help="Rebuild this stage and all after it.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the closing tables.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a recipe, or resume it where it stopped."""
     from humpback.pipeline import run as run_pipeline
@@ -80,116 +76,7 @@ def run(
     print_summary(target)
 
 
-@app.command()
-def ingest(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(help="Files, folders, archives, hub:OWNER/NAME or pydoc:topics.", metavar="INPUT..."),
-    ] = None,
-    folder: Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")] = None,
-    explain: Annotated[
-        str | None,
-        typer.Option(
-            "--explain",
-            metavar="PAGE",
-            help="Show one page's header tree and why each part is kept or not: a file, `-`, a URL, or a URL or "
-            "location inside INPUT.",
-        ),
-    ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", metavar="RECIPE", help="Take its corpus section; options go before it.")
-    ] = None,
-    min_chars: Annotated[int | None, typer.Option(help="Shortest segment (600).", show_default=False)] = None,
-    max_chars: Annotated[int | None, typer.Option(help="Longest segment (3000).", show_default=False)] = None,
-    filters: Annotated[str | None, typer.Option(metavar="A,B", help="Rules a segment must pass; default all.")] = None,
-    no_filters: Annotated[bool, typer.Option("--no-filters", help="No rules but the length.")] = False,
-    languages: Annotated[str | None, typer.Option(metavar="en,de", help="Languages kept; default all.")] = None,
-    pii: Annotated[
-        str | None, typer.Option(metavar="mask|reject|keep", help="Personal data in segments (mask).")
-    ] = None,
-    licences: Annotated[str | None, typer.Option(metavar="A,B", help="Licences kept; default all.")] = None,
-    near_duplicates: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Likeness at which texts are one (0.75); 0: exact only.")
-    ] = None,
-    decontaminate: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="Evaluation set to keep out; repeatable.")
-    ] = None,
-    sample: Annotated[int | None, typer.Option(help="Keep this many segments.")] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", metavar="plain|markdown|html", help="How headers are marked.")
-    ] = None,
-    text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the text.")] = None,
-    title_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the title.")] = None,
-    uri_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the address.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of documents that state none.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a Hugging Face data set.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, as corpus.KEY; repeatable.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
-    json_: Json = False,
-) -> None:
-    """Turn documents into clean, header-rooted segments, with the reason for everything dropped.
-
-    Exit status: 0 done, 1 stopped (no segment is fit, a full disk; run it again to go on), 2 wrong or unreadable input.
-    """
-    from humpback.progress import Console
-    from humpback.recipe import load_corpus
-
-    columns = {
-        "format": format_,
-        "text": text_column,
-        "title": title_column,
-        "source_uri": uri_column,
-        "licence": licence,
-        "split": split,
-    }
-    chosen = {
-        "min_chars": min_chars,
-        "max_chars": max_chars,
-        "filters": [] if no_filters else _names(filters),
-        "languages": _names(languages),
-        "pii": pii,
-        "licences": _names(licences),
-        "decontaminate": [{"path": path} for path in decontaminate] if decontaminate else None,
-        "sample": sample,
-    }
-    given: dict[str, object] = {key: value for key, value in chosen.items() if value is not None}
-    if near_duplicates is not None:
-        given["near_duplicates"] = near_duplicates or None
-    named = {key: value for key, value in columns.items() if value is not None}
-    if explain is not None:
-        from humpback.explaining import print_explanation
-
-        loaded = load_corpus(
-            recipe, {**given, "inputs": [{"path": path, **named} for path in inputs or ["-"]]}, set_ or ()
-        )
-        print_explanation(explain, loaded.corpus, search=bool(inputs), as_json=json_)
-        return
-    if folder is None:
-        raise InputError("there is no folder to write to; give -o FOLDER (or --explain PAGE to look at one page)")
-    if inputs:
-        given["inputs"] = [{"path": path, **named} for path in inputs]
-    elif recipe is None:
-        raise InputError("there is no INPUT; give files or folders, or a --recipe that names them")
-    elif named:
-        raise InputError(f"{', '.join(named)} apply to INPUT, and none is given; set them in {recipe}")
-    from humpback.ingesting import run_ingest
-    from humpback.report.funnel import print_funnel
-
-    loaded = load_corpus(recipe, given, set_ or ())
-    try:
-        worked = run_ingest(loaded, folder, workers=workers, console=Console(quiet=quiet))
-    except KeyboardInterrupt:
-        raise StoppedError(f"{folder} is interrupted; finished work is kept, and the same command resumes it") from None
-    if not worked and not json_:
-        typer.echo(f"Nothing left to do: {folder} is complete.")
-    print_funnel(folder, as_json=json_)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+app.command()(ingest)
 
 
 @app.command()
@@ -197,13 +84,11 @@ def train(
     spec: Annotated[
         Path, typer.Argument(help="YAML or JSON with base_model, data (a folder `mix`) and output.", metavar="SPEC")
     ],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key; repeatable.")
-    ] = None,
+    set_: Sets = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only tell rows, steps, epochs, tokens and, by ten steps on trial, the time.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only what came of it.")] = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Train one model on the rows of a mix, without a run; the same command resumes it."""
@@ -236,7 +121,7 @@ def gguf(
 
 
 @app.command()
-def status(run_folder: RunPath, json_: Json = False) -> None:
+def status(run_folder: Run, json_: Json = False) -> None:
     """Show every stage of a run: state, rows read, kept, rejected, failed, and time."""
     from humpback.report.summary import print_status
 
@@ -245,7 +130,7 @@ def status(run_folder: RunPath, json_: Json = False) -> None:
 
 @app.command()
 def trace(
-    run_folder: RunPath,
+    run_folder: Run,
     row_id: Annotated[str, typer.Argument(help="Id of a row of any stage, or its beginning.", metavar="ROW_ID")],
     json_: Json = False,
 ) -> None:
@@ -257,7 +142,7 @@ def trace(
 
 @app.command()
 def label(
-    run_folder: RunPath,
+    run_folder: Run,
     count: Annotated[
         int, typer.Option(metavar="N", min=1, help="Pairs this labeller is to label, earlier ones included.")
     ] = 50,
@@ -353,9 +238,7 @@ def cache_prune(
 
 
 @app.command(hidden=True)
-def results(
-    run_folder: RunPath, output: Annotated[Path, typer.Option("-o", "--output")] = Path("docs/results.md")
-) -> None:
+def results(run_folder: Run, output: Annotated[Path, typer.Option("-o", "--output")] = Path("docs/results.md")) -> None:
     """Write a complete run's results as Markdown."""
     from humpback.report.results import render_results
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from humpback.errors import InputError, StorageError
-from humpback.store.rundir import RunDir
+from humpback.store.rundir import RunDir, check_run
 from humpback.store.shards import shard_files
 
 __all__ = ["MIN_PREFIX", "print_trace", "trace"]
@@ -87,13 +87,7 @@ class _Tables:
     """The Parquet tables of one run folder, looked up by column."""
 
     def __init__(self, run: Path) -> None:
-        try:
-            there = (run / "recipe.yaml").is_file()
-        except OSError as error:
-            fix = "check its name and permissions"
-            raise InputError(f"run folder {run} cannot be read: {error.strerror or error}; {fix}") from error
-        if not there:
-            raise InputError(f"{run} is no run folder: it has no recipe.yaml; give the one `humpback run` wrote")
+        check_run(run)
         self.run, self.run_dir = run, RunDir(run)
         numbers = sorted(int(path.name[10:]) for path in run.glob("iteration-*") if path.name[10:].isdecimal())
         self.iterations = [f"iteration-{number}" for number in numbers if number]
@@ -235,7 +229,7 @@ def _lines(found: Row) -> Iterator[tuple[str, str]]:
     for rejection in found["rejections"]:
         if not rejection["stage"].endswith(("/score", "/curate")):
             word = "failed" if rejection["failed"] else "rejected"
-            yield word, f"by {rejection['stage']}: {rejection['reason']}: {rejection['detail']}"
+            yield word, f"by {rejection['stage']}: {_tell_reason(rejection)}"
     for entry in found["iterations"]:
         yield from _iteration_lines(entry)
     for mix, model in zip(found["mixes"], found["models"], strict=True):
@@ -278,12 +272,19 @@ def _iteration_lines(entry: Row) -> Iterator[tuple[str, str]]:
         yield label, f"scored by {_model(entry['scored_by'])}: {', '.join(scores)}"
     decision = entry["decision"]
     by = f" by {decision['signal']} ({decision['policy']} {decision['value']:g})" if decision else ""
-    yield "", f"{entry['verdict']}{by}" + (f": {entry['reason']}: {entry['detail']}" if entry["reason"] else "")
+    yield "", f"{entry['verdict']}{by}" + (f": {_tell_reason(entry)}" if entry["reason"] else "")
     if row := entry["rewritten"]:
         if row["fallback"]:
             yield "", f"not rewritten, it keeps its document: {row['fallback']}: {row['detail']}"
         else:
             yield "", f"rewritten by {row['rewritten_by']}: {_excerpt(row['response'])}"
+
+
+def _tell_reason(row: Row) -> str:
+    """Return reason and detail; the detail without the word that the reason ends in (no_rating_too_long: too_long: ...)."""
+    word, colon, rest = row["detail"].partition(": ")
+    doubled = colon and (row["reason"] == word or row["reason"].endswith(f"_{word}"))
+    return f"{row['reason']}: {rest if doubled else row['detail']}"
 
 
 def _model(model: Row) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.benchmarking.conftest import Command
+    from tests.conftest import Command
 
 BOARDS = {
     "prefs_v1_alpaca_eval_gpt4.csv.gz": ("alpaca_eval_gpt4_leaderboard.csv", 33),

@@ -23,7 +23,7 @@ from humpback.errors import InputError
 from humpback.prompts import Continuation, Prompt, Prompts
 
 if TYPE_CHECKING:
-    from tests.benchmarking.conftest import Command
+    from tests.conftest import Command
 
 
 class ByWord(FakeEngine):

@@ -18,7 +18,7 @@ from humpback.benchmarking.alpacaeval import read_json_rows
 from humpback.engines import resolve_model
 
 if TYPE_CHECKING:
-    from tests.benchmarking.conftest import Command
+    from tests.conftest import Command
 
 pytestmark = pytest.mark.slow
 

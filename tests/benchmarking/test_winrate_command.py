@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from humpback.engines.base import Sampling
     from humpback.prompts import Prompt
-    from tests.benchmarking.conftest import Command
+    from tests.conftest import Command
 
 
 def _outputs(path: Path, name: str, answers: dict[str, str]) -> Path:

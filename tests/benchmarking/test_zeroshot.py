@@ -16,7 +16,7 @@ from humpback.errors import InputError
 from humpback.prompts import Continuation, Prompt
 
 if TYPE_CHECKING:
-    from tests.benchmarking.conftest import Command
+    from tests.conftest import Command
 
 
 class Told(FakeEngine):

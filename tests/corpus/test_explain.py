@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from humpback.cli import main
 from humpback.corpus.explain import Explanation, explain, explanation_lines
 from humpback.recipe import CorpusSettings
 from humpback.records import Document, Segment
 from humpback.stages.ingest import ingest
+
+if TYPE_CHECKING:
+    from tests.conftest import Command
 
 LONG = (
     "The garden lies behind the house, and nobody knows who made it. In spring we sow beans along the wall, where they "
@@ -52,27 +54,9 @@ PAGE = f"""<!doctype html><html lang="en"><head><title>Garden</title></head><bod
 <footer>Copyright 2024 by the gardener</footer></body></html>"""
 
 
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
-
-
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["humpback", "ingest", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as ending:
-            status = int(ending.code or 0)
-        return Ended(status, *capsys.readouterr())
-
-    return run
+def command(command: Command) -> Command:
+    return functools.partial(command, "ingest")
 
 
 def _settings(**changes: object) -> CorpusSettings:

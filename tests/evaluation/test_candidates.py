@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from humpback.engines.fake import FakeEngine, fake_model
 from humpback.evaluation.candidates import compare_models, describe_scores
+from humpback.evaluation.raters import InstructionResponse, Missing, Raters
+from humpback.evaluation.rating import rating, sampled_rating
+from humpback.prompts import Prompts
 from humpback.records import Scored, content_id
 
 NAMES = ("rating", "forward_lift")
@@ -92,6 +96,16 @@ def test_unparsed_ratings_are_counted_apart_from_other_reasons() -> None:
 def test_reply_without_a_verdict_counts_as_unparsed_whatever_kept_it_from_one(reason: str) -> None:
     rows = [_scored({}, 0, {"rating": f"{reason}: none of 3 replies gave a verdict (3 {reason})"})]
     assert _describe(rows, [])["unparsed"]["rating"] == 1
+
+
+def test_pair_too_long_to_be_rated_counts_as_a_rating_that_was_not_given() -> None:
+    engine = FakeEngine(fake_model(None))
+    prompts = Prompts(engine.tokenizer, max_tokens=500, instruction_tokens=64)
+    raters = Raters(model=engine, backward=engine, prompts=prompts, min_label_mass=0.5)
+    for signal in (rating, sampled_rating):
+        (found,) = signal([InstructionResponse("How?", "So. " * 400)], raters)
+        assert isinstance(found, Missing)
+        assert _describe([_scored({}, 0, {"rating": found.reason})], [])["unparsed"]["rating"] == 1
 
 
 def test_same_scores_agree_wholly_and_unrelated_ones_not_at_all() -> None:

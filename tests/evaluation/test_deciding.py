@@ -129,7 +129,7 @@ def test_too_few_ratings_switch_to_the_best_other_signal_and_it_is_said() -> Non
 
 
 def test_rows_that_failed_are_no_unparsed_ratings() -> None:
-    scores: Mapping[str, Any] = {**_scores(40, 10), "candidates": 1000}  # 950 too long or failed: another matter
+    scores: Mapping[str, Any] = {**_scores(40, 10), "candidates": 1000}  # on 950 the engine failed: another matter
     assert decide(CurateSettings(signal="rating"), _audit("rating", rating=0.9), scores).signal == "rating"
 
 

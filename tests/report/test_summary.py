@@ -132,7 +132,7 @@ def test_status_of_a_run_without_a_recipe_yet(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_folder_that_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not a run folder.*recipe\.yaml"):
+    with pytest.raises(InputError, match=r"is no run folder.*recipe\.yaml"):
         print_status(tmp_path, as_json=True)
     with pytest.raises(InputError, match=r"nowhere does not exist"):
         print_status(tmp_path / "nowhere", as_json=False)

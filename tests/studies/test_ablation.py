@@ -12,10 +12,10 @@ import yaml
 from humpback.errors import RecipeError
 from humpback.studies.cell import CellRooms
 from humpback.studies.grid import AblationStudy, load_study
+from humpback.studies.running import plan_study
 
 if TYPE_CHECKING:
-    from tests.conftest import Lab
-    from tests.studies.conftest import Command
+    from tests.conftest import Command, Lab
 
 FACTORS = {"data": ["seed", "seed+curated", "seed+uncurated", "curated", "base"]}
 
@@ -40,11 +40,11 @@ def _stages(folder: Path, stage: str) -> set[tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def done(lab: Lab, tmp_path_factory: pytest.TempPathFactory, run_command: Command) -> tuple[Path, Path, dict[str, Any]]:
+def done(lab: Lab, tmp_path_factory: pytest.TempPathFactory, command: Command) -> tuple[Path, Path, dict[str, Any]]:
     """A finished study of data, its file, and what it printed; to be read only."""
     folder = tmp_path_factory.mktemp("ablation")
     file = _write(lab, folder, factors=FACTORS)
-    ended = run_command("study", "ablation", file, "-o", folder / "out", "--json")
+    ended = command("study", "ablation", file, "-o", folder / "out", "--json")
     assert ended.status == 0, ended.err
     return folder / "out", file, json.loads(ended.out)
 
@@ -79,24 +79,38 @@ def test_nothing_is_ingested_augmented_or_scored_twice(done: tuple[Path, Path, d
     assert len(_stages(folder, "arm/finetune")) == 8
 
 
+def test_a_cell_that_trains_nothing_does_not_shorten_the_time_of_a_training(
+    done: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    folder, file, _ = done
+    study, cells = load_study(file, AblationStudy)
+    folders = [folder / "cells" / cell.folder / "arm" for cell in cells if cell.arm and cell.arm.data != "base"]
+    times = [
+        sum(json.loads((arm / name / "manifest.json").read_bytes())["seconds"] for name in ("finetune", "measure"))
+        for arm in folders
+    ]
+    assert len(times) == 8 < len(cells)
+    assert plan_study(study, cells, folder).seconds_each == pytest.approx(sum(times) / 8)
+
+
 def test_a_finished_study_makes_nothing_again(
-    done: tuple[Path, Path, dict[str, Any]], run_command: Command, lab: Lab
+    done: tuple[Path, Path, dict[str, Any]], command: Command, lab: Lab
 ) -> None:
     folder, file, found = done
     before = {name: digest for name, digest in lab.listing(folder).items() if "answers.sqlite" not in name}
-    again = run_command("study", "ablation", file, "-o", folder, "--json")
+    again = command("study", "ablation", file, "-o", folder, "--json")
     assert json.loads(again.out) == found
     assert {name: digest for name, digest in lab.listing(folder).items() if "answers.sqlite" not in name} == before
 
 
-def test_an_extended_study_makes_only_what_is_new(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+def test_an_extended_study_makes_only_what_is_new(lab: Lab, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
-    run_command("study", "ablation", _write(lab, tmp_path, factors={"data": ["seed", "seed+curated"]}), "-o", out)
+    command("study", "ablation", _write(lab, tmp_path, factors={"data": ["seed", "seed+curated"]}), "-o", out)
     old = _stages(out, "arm/finetune")
     file = _write(lab, tmp_path, factors={"data": ["seed", "seed+curated"], "curate.top": [0.4, 0.2]})
-    told = run_command("study", "ablation", file, "-o", out, "--dry-run").out
+    told = command("study", "ablation", file, "-o", out, "--dry-run").out
     assert "8 cells, 4 done" in told
-    ended = run_command("study", "ablation", file, "-o", out, "--json")
+    ended = command("study", "ablation", file, "-o", out, "--json")
     assert ended.status == 0, ended.err
     assert len(_stages(out, "iteration-1/score")) == 1
     assert len(_stages(out, "iteration-1/curate")) == 2
@@ -104,20 +118,20 @@ def test_an_extended_study_makes_only_what_is_new(lab: Lab, tmp_path: Path, run_
     assert len(new) == 2  # two seeds with another share; the seed alone is the same whatever is curated
 
 
-def test_tags_at_inference_need_no_training_of_their_own(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+def test_tags_at_inference_need_no_training_of_their_own(lab: Lab, tmp_path: Path, command: Command) -> None:
     factors = {"train_tags": ["both", "none"], "infer_tags": ["both", "seed", "web", "none"]}
     file = _write(lab, tmp_path, factors=factors, seeds=[0])
-    ended = run_command("study", "ablation", file, "-o", tmp_path / "out", "--json")
+    ended = command("study", "ablation", file, "-o", tmp_path / "out", "--json")
     assert len(json.loads(ended.out)["settings"]) == 8
     assert len(_stages(tmp_path / "out", "arm/finetune")) == 2
     assert len(_stages(tmp_path / "out", "iteration-1/score")) == 1
 
 
 def test_a_cell_that_fails_leaves_the_others_and_is_told_with_its_reason(
-    lab: Lab, tmp_path: Path, run_command: Command
+    lab: Lab, tmp_path: Path, command: Command
 ) -> None:
     file = _write(lab, tmp_path, seeds=[0], factors={"data": ["seed+curated"], "size": [2, 1000, 3]})
-    ended = run_command("study", "ablation", file, "-o", tmp_path / "out", "--json")
+    ended = command("study", "ablation", file, "-o", tmp_path / "out", "--json")
     assert ended.status == 1
     found = json.loads(ended.out)
     assert [row["setting"]["size"] for row in found["settings"]] == ["2", "3"]
@@ -127,14 +141,14 @@ def test_a_cell_that_fails_leaves_the_others_and_is_told_with_its_reason(
     assert "1 cells failed" in ended.err
 
 
-def test_a_damaged_cell_leaves_the_others(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+def test_a_damaged_cell_leaves_the_others(lab: Lab, tmp_path: Path, command: Command) -> None:
     out, file = tmp_path / "out", _write(lab, tmp_path, seeds=[0], factors={"data": ["seed", "base"]})
-    run_command("study", "ablation", file, "-o", out)
+    command("study", "ablation", file, "-o", out)
     (cell,) = out.glob("cells/base-*")
     for name in ("arm/measure/likelihoods.json", "seed/manifest.json"):
         (cell / name).unlink()  # a link: the other cell's file is to stay whole
         (cell / name).write_text("{", encoding="utf-8")
-        ended = run_command("study", "ablation", file, "-o", out, "--json")
+        ended = command("study", "ablation", file, "-o", out, "--json")
         assert ended.status == 1, ended.err
         found = json.loads(ended.out)
         assert [row["name"] for row in found["settings"]] == ["data=seed"]
@@ -142,7 +156,7 @@ def test_a_damaged_cell_leaves_the_others(lab: Lab, tmp_path: Path, run_command:
 
 
 def test_a_killed_study_goes_on_with_the_cell_that_it_was_at(
-    lab: Lab, tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = _write(lab, tmp_path, factors={"data": ["seed", "seed+curated"]})
     whole = CellRooms.train
@@ -154,34 +168,34 @@ def test_a_killed_study_goes_on_with_the_cell_that_it_was_at(
 
     with monkeypatch.context() as patch:
         patch.setattr(CellRooms, "train", stop)
-        ended = run_command("study", "ablation", file, "-o", tmp_path / "out")
+        ended = command("study", "ablation", file, "-o", tmp_path / "out")
     assert ended.status == 1
     assert "the same command resumes it" in ended.err
     (scored,) = (tmp_path / "out").glob("cells/*/iteration-1/score/manifest.json")
     before = scored.stat()
-    ended = run_command("study", "ablation", file, "-o", tmp_path / "out", "--json")
+    ended = command("study", "ablation", file, "-o", tmp_path / "out", "--json")
     assert ended.status == 0, ended.err
     assert (scored.stat().st_ino, scored.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert len(json.loads(ended.out)["settings"]) == 2
 
 
-def test_a_combination_that_is_no_recipe_is_a_failed_cell(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+def test_a_combination_that_is_no_recipe_is_a_failed_cell(lab: Lab, tmp_path: Path, command: Command) -> None:
     factors = {"curate.signal": ["forward_lift", "rating"], "curate.policy": ["top", "threshold"]}
     file = _write(lab, tmp_path, seeds=[0], factors=factors)
-    found = json.loads(run_command("study", "ablation", file, "-o", tmp_path / "out", "--json").out)
+    found = json.loads(command("study", "ablation", file, "-o", tmp_path / "out", "--json").out)
     (failed,) = found["failed"]
     assert failed["setting"] == {"curate.signal": "forward_lift", "curate.policy": "threshold"}
     assert "cuts ratings" in failed["why"]
     assert len(found["settings"]) == 3
 
 
-def test_other_pairs_to_measure_on_are_none_of_the_seed(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+def test_other_pairs_to_measure_on_are_none_of_the_seed(lab: Lab, tmp_path: Path, command: Command) -> None:
     rows = [json.loads(line) for line in lab.seed.read_text(encoding="utf-8").splitlines()][:3]
     rows += [{"instruction": f"What is number {n}?", "response": f"It is the number {n} of twenty."} for n in range(20)]
     lab.write_lines(tmp_path / "more.jsonl", rows)
     measure = {"inputs": [{"path": str(tmp_path / "more.jsonl")}]}
     file = _write(lab, tmp_path, seeds=[0], factors={"data": ["seed", "base"]}, measure=measure)
-    found = json.loads(run_command("study", "ablation", file, "-o", tmp_path / "out", "--json").out)
+    found = json.loads(command("study", "ablation", file, "-o", tmp_path / "out", "--json").out)
     assert found["pairs"] == 20
     assert not any("held-out pairs" in note for note in found["notes"])
 
@@ -214,9 +228,9 @@ def test_wrong_study_is_refused_by_what_is_wrong(lab: Lab, tmp_path: Path, chang
         load_study(_write(lab, tmp_path, **change), AblationStudy)
 
 
-def test_page_and_tables_show_every_setting(done: tuple[Path, Path, dict[str, Any]], run_command: Command) -> None:
+def test_page_and_tables_show_every_setting(done: tuple[Path, Path, dict[str, Any]], command: Command) -> None:
     folder, file, found = done
-    told = run_command("study", "ablation", file, "-o", folder, "--quiet").out
+    told = command("study", "ablation", file, "-o", folder, "--quiet").out
     page = (folder / "study.html").read_text(encoding="utf-8")
     for row in found["settings"]:
         assert f"{row['setting']['data']} " in told

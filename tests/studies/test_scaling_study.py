@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 if TYPE_CHECKING:
-    from tests.conftest import Lab
-    from tests.studies.conftest import Command
+    from tests.conftest import Command, Lab
 
 STUDY: dict[str, Any] = {
     "recipe": "recipe.yaml",
@@ -27,17 +26,17 @@ STUDY: dict[str, Any] = {
 }
 
 
-def _run(lab: Lab, folder: Path, run_command: Command, **changes: object) -> tuple[int, dict[str, Any], Path]:
+def _run(lab: Lab, folder: Path, command: Command, **changes: object) -> tuple[int, dict[str, Any], Path]:
     lab.recipe_file(folder / "recipe.yaml", gate__segments=0)
     file = folder / "scale.yaml"
     file.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False), encoding="utf-8")
-    ended = run_command("study", "scaling", file, "-o", folder / "out", "--json")
+    ended = command("study", "scaling", file, "-o", folder / "out", "--json")
     return ended.status, json.loads(ended.out), folder / "out"
 
 
 @pytest.fixture(scope="module")
-def done(lab: Lab, tmp_path_factory: pytest.TempPathFactory, run_command: Command) -> tuple[int, dict[str, Any], Path]:
-    return _run(lab, tmp_path_factory.mktemp("scaling"), run_command)
+def done(lab: Lab, tmp_path_factory: pytest.TempPathFactory, command: Command) -> tuple[int, dict[str, Any], Path]:
+    return _run(lab, tmp_path_factory.mktemp("scaling"), command)
 
 
 def test_each_kind_is_fitted_over_the_pairs_it_was_trained_on(done: tuple[int, dict[str, Any], Path]) -> None:
@@ -97,9 +96,9 @@ def test_the_plot_is_in_the_page_and_needs_nothing_else(done: tuple[int, dict[st
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_sizes_that_do_not_grow_are_refused(lab: Lab, tmp_path: Path, run_command: Command) -> None:
+def test_sizes_that_do_not_grow_are_refused(lab: Lab, tmp_path: Path, command: Command) -> None:
     lab.recipe_file(tmp_path / "recipe.yaml")
     (tmp_path / "s.yaml").write_text(yaml.safe_dump({**STUDY, "sizes": [6, 3]}), encoding="utf-8")
-    ended = run_command("study", "scaling", tmp_path / "s.yaml", "-o", tmp_path / "out")
+    ended = command("study", "scaling", tmp_path / "s.yaml", "-o", tmp_path / "out")
     assert ended.status == 2
     assert "sizes=[6, 3] must grow" in ended.err

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from humpback.errors import InputError, StoppedError
+from humpback.options import Answers, Device, Engine, Json, Quiet, Sample, Tags
 
 if TYPE_CHECKING:
     from humpback.benchmarking.models import ModelOptions, TagChoice
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 SIDE = "A model (folder, hub id, .gguf, package:NAME, server) or its outputs (.json, .jsonl)."
-
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
-Engine = Annotated[str, typer.Option(metavar="hf|vllm", help="What runs models that are not served.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Sample = Annotated[int | None, typer.Option(min=1, help="Take this many, by the seed.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -86,17 +81,13 @@ def winrate(
         Path | None,
         typer.Option("--prompts", metavar="FILE", help="JSON or JSONL: instruction, prompt or turns; category."),
     ] = None,
-    folder: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where answers and results are kept.")
-    ] = Path("winrate"),
+    folder: Answers = Path("winrate"),
     by_probability: Annotated[
         bool, typer.Option("--by-probability", help="Read the judge's probabilities; it writes no reasoning.")
     ] = False,
     recheck: Annotated[int, typer.Option(min=0, help="Prompts on which the judge is asked again.")] = 50,
     sample: Sample = None,
-    tags: Annotated[
-        str, typer.Option(metavar="auto|both|seed|none", help="Tag sentences; auto: both for models of a run.")
-    ] = "auto",
+    tags: Tags = "auto",
     temperature: Annotated[float, typer.Option(min=0, help="Of the models' answers.")] = 0.7,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Of the models' answers.")] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of a model.")] = 512,
@@ -153,9 +144,7 @@ def zero_shot(
     tasks: Annotated[
         list[Path], typer.Option("--task", metavar="FILE", help="JSON lines of {query, choices, gold}; repeatable.")
     ],
-    folder: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where answers and results are kept.")
-    ] = Path("zero-shot"),
+    folder: Answers = Path("zero-shot"),
     sample: Sample = None,
     prefix: Annotated[str, typer.Option(help="Put before every prompt, for models that need one: <bos>.")] = "",
     max_tokens: Annotated[int, typer.Option(min=64, help="Longest prompt and choice together.")] = 2048,
@@ -184,12 +173,8 @@ def held_out(
     preferences: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Human labels: {input, output_1, output_2, label}.")
     ] = None,
-    folder: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where answers and results are kept.")
-    ] = Path("held-out"),
-    tags: Annotated[
-        str, typer.Option(metavar="auto|both|seed|none", help="Tag sentences; auto: both for models of a run.")
-    ] = "auto",
+    folder: Answers = Path("held-out"),
+    tags: Tags = "auto",
     max_tokens: Annotated[int, typer.Option(min=64, help="Longest prompt and answer together.")] = 2048,
     engine: Engine = "hf",
     device: Device = "auto",

@@ -16,7 +16,7 @@ import numpy as np
 from humpback.evaluation.calibration import P_GOOD, pick_columns
 from humpback.evaluation.learning import Floats, Labels, Projection, log_odds
 from humpback.evaluation.precision import estimate_prevalence
-from humpback.evaluation.rating import NO_VERDICT
+from humpback.evaluation.rating import NOT_GIVEN
 from humpback.evaluation.signals import SIGNALS
 from humpback.evaluation.stats import auc
 from humpback.records import Scored
@@ -44,7 +44,7 @@ def describe_scores(
         count += 1
         for name in names:
             with_value[name] += name in row.scores
-            unparsed[name] += row.missing.get(name, "").startswith(NO_VERDICT)
+            unparsed[name] += row.missing.get(name, "").startswith(NOT_GIVEN)
         if P_GOOD in row.scores:
             p_good.append(row.scores[P_GOOD])
     sample = [row.scores for row in heapq.nsmallest(SAMPLE, scored(), key=lambda row: row.id)]

@@ -65,7 +65,8 @@ def decide(
     if scores and (told := _too_few_ratings(signal, settings, scores)):
         if settings.when_unparsed == "stop" or settings.policy == "threshold":
             raise GateError(
-                f"{told}; take another rubric (prompts.rubric) or signal (curate.signal), lower curate.min_parsed, "
+                f"{told}; take another rubric (prompts.rubric) or signal (curate.signal), raise model.max_tokens where "
+                "pairs are too long to be rated, lower curate.min_parsed, "
                 "or let curate.when_unparsed=switch take the best other signal"
             )
         signal, why = _switch(signal, settings, audit, scores, told)
@@ -159,7 +160,7 @@ def _best(entries: list[Any]) -> Any:
 
 
 def _too_few_ratings(signal: str, settings: CurateSettings, scores: Mapping[str, Any]) -> str | None:
-    """Return how few of the candidates have a rating, or None; a row that failed for another reason is left out of the share."""
+    """Return how few of the candidates have a rating, or None; a row on which the engine failed is left out of the share."""
     if signal not in SIGNALS or not SIGNALS[signal].has_scale:
         return None
     given, unparsed = scores["with_value"].get(signal, 0), scores["unparsed"].get(signal, 0)

@@ -18,7 +18,7 @@ from humpback.prompts import Prompt
 from humpback.records import content_id
 from humpback.store.fingerprint import derive_seed
 
-__all__ = ["NO_VERDICT", "REPLY_COUNTS", "count_replies", "rating", "sampled_rating"]
+__all__ = ["NOT_GIVEN", "NO_VERDICT", "REPLY_COUNTS", "count_replies", "rating", "sampled_rating"]
 
 TOP_P = 0.9
 """Nucleus of the sampled replies, the paper's for augmenting; it reports none for rating."""
@@ -26,6 +26,9 @@ LABEL_CHARS = 20
 """What stands before a verdict on its line and is no longer than this is taken for part of it."""
 NO_VERDICT = ("truncated", "unparsed", "out_of_range")
 """Why a reply gave no rating, and the first word of the reason when a pair has none for it."""
+TOO_LONG = "too_long"
+NOT_GIVEN = (*NO_VERDICT, TOO_LONG)
+"""First word of the reason when a pair has no rating and no engine has failed."""
 REPLY_COUNTS = ("parsed", *NO_VERDICT, "failed", "constrained", "resampled")
 """What is counted of a pair's replies, as `sampled_rating_NAME` among its scores.
 
@@ -45,7 +48,7 @@ def rating(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values 
     values: list[Values | Missing] = []
     for prompt in prompts:
         if prompt is None:
-            values.append(Missing(f"too_long: the rubric and the pair exceed {raters.prompts.max_tokens} tokens"))
+            values.append(Missing(f"{TOO_LONG}: the rubric and the pair exceed {raters.prompts.max_tokens} tokens"))
             continue
         answer = next(answers)
         if answer.error:
@@ -108,7 +111,7 @@ def sampled_rating(pairs: Sequence[InstructionResponse], raters: Raters) -> list
     by_pair: list[list[_Reply]] = [[] for _ in pairs]
     for reply in replies:
         by_pair[reply.pair].append(reply)
-    reason = f"too_long: the rubric, the pair and a reply exceed {raters.prompts.max_tokens} tokens"
+    reason = f"{TOO_LONG}: the rubric, the pair and a reply exceed {raters.prompts.max_tokens} tokens"
     return [Missing(reason) if place in too_long else _sum_up(group) for place, group in enumerate(by_pair)]
 
 

@@ -17,7 +17,7 @@ from humpback.errors import InputError
 from humpback.recipe import load_recipe
 from humpback.records import Candidate, Scored
 from humpback.store.fingerprint import derive_seed, fingerprint
-from humpback.store.rundir import RunDir
+from humpback.store.rundir import RunDir, check_run
 from humpback.store.shards import read_columns, read_records, shard_files
 
 __all__ = ["Place", "Population", "Shown", "draw", "load_population"]
@@ -89,8 +89,7 @@ class Population:
 
 def load_population(run: Path) -> Population:
     """Read ids, sources, scores and verdicts of a run's candidates: the last iteration that is scored, else augment's."""
-    if not (run / "recipe.yaml").is_file():
-        raise InputError(f"{run} is no run folder: it has no recipe.yaml; give a folder that `humpback run` made")
+    check_run(run)
     run_dir, recipe = RunDir(run), load_recipe(run / "recipe.yaml")
     numbers = (int(path.name[10:]) for path in run.glob("iteration-*") if path.name[10:].isdecimal())
     scored = [t for t in numbers if run_dir.manifest(f"iteration-{t}/score")]

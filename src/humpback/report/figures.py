@@ -14,6 +14,7 @@ from typing import Any
 from humpback.errors import InputError, StorageError
 from humpback.evaluation.corruptions import KINDS
 from humpback.progress import format_seconds
+from humpback.store.rundir import check_run
 
 __all__ = [
     "DECAY",
@@ -65,7 +66,7 @@ def load_report(run: Path) -> dict[str, Any]:
     """Return report.json of a complete run."""
     path = run / "report" / "report.json"
     if not run.is_dir():
-        raise InputError(f"run folder {run} does not exist; give the folder of a run, such as runs/demo")
+        check_run(run)
     try:
         data: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:

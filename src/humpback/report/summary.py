@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from humpback.engines.base import EngineTotals
-from humpback.errors import InputError, StorageError
+from humpback.errors import StorageError
 from humpback.evaluation.gate import tell_rates
 from humpback.recipe import Recipe, load_recipe
 from humpback.report import figures
 from humpback.report.build import engine_row, stage_row
 from humpback.runner import read_sittings
 from humpback.stages.table import find_course, stage_names
-from humpback.store.rundir import Counts, RunDir
+from humpback.store.rundir import Counts, RunDir, check_run
 from humpback.store.shards import read_metadata
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def print_status(run: Path, *, as_json: bool) -> None:
         if stage["replies"]:
             _say(console, f"{stage['name']}: {figures.replies(stage['replies'])}")
         if "refusal" in stage:
-            _say(console, f"{stage['name']} was refused: {stage['refusal']}")
+            _say(console, f"{stage['name']} was refused: {stage['refusal'].removeprefix(stage['name'] + ': ')}")
         if "gate" in stage:
             _say(console, f"{stage['name']}: {tell_rates(stage['gate'])}")
     for stage in stages:
@@ -125,17 +125,11 @@ def _sum_engines(stages: Sequence[Row]) -> EngineTotals:
 
 def stage_states(run: Path) -> list[dict[str, Any]]:
     """Return one row per stage of the run's recipe, in the order they run; none when its recipe is not written yet."""
-    if not run.is_dir():
-        raise InputError(f"run folder {run} does not exist; give the folder of a run, such as runs/demo")
-    recipe = run / "recipe.yaml"
-    if not recipe.exists():
-        if not (run / ".lock").exists():
-            raise InputError(
-                f"{run} is not a run folder: it holds no recipe.yaml; give a folder that `humpback run` made"
-            )
+    if (run / ".lock").exists() and not (run / "recipe.yaml").exists():
         return []
-    run_dir = RunDir(run)
-    return [_stage_state(run_dir, name, iteration) for name, iteration in _names(load_recipe(recipe), run_dir)]
+    check_run(run)
+    run_dir, recipe = RunDir(run), load_recipe(run / "recipe.yaml")
+    return [_stage_state(run_dir, name, iteration) for name, iteration in _names(recipe, run_dir)]
 
 
 def _names(recipe: Recipe, run_dir: RunDir) -> list[tuple[str, int | None]]:

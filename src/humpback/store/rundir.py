@@ -21,7 +21,7 @@ from humpback.errors import DriftError, InputError, LockedError, StorageError
 from humpback.store.fingerprint import canonical, diff, fingerprint
 from humpback.store.shards import atomic_write, storage_errors, sync_folder
 
-__all__ = ["DISCARDED", "Counts", "Manifest", "RunDir", "StageState", "check_folder"]
+__all__ = ["DISCARDED", "Counts", "Manifest", "RunDir", "StageState", "check_folder", "check_run"]
 
 StageState = Literal["done", "started", "refused", "waiting"]
 """`refused`: a gate or a wrong input stopped it; `refusal` says why."""
@@ -244,6 +244,20 @@ def check_folder(folder: Path, sources: Iterable[str], *, what: str, inputs: str
                 f"{what} {folder} lies inside {inputs} {source}, which would read it back as documents; "
                 f"name a folder outside ({fix})"
             )
+
+
+def check_run(run: Path) -> None:
+    """Refuse what is no run folder: a run writes recipe.yaml before its first stage."""
+    try:
+        there = (run / "recipe.yaml").is_file()
+    except OSError as error:
+        fix = "check its name and permissions"
+        raise InputError(f"run folder {run} cannot be read: {error.strerror or error}; {fix}") from error
+    if there:
+        return
+    if not run.is_dir():
+        raise InputError(f"run folder {run} does not exist; give the folder of a run, such as runs/demo")
+    raise InputError(f"{run} is no run folder: it has no recipe.yaml; give a folder that `humpback run` made")
 
 
 def _json(value: object) -> bytes:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from humpback.options import Json, Quiet
+
 if TYPE_CHECKING:
     from humpback.studies.grid import Study
 
@@ -21,8 +23,6 @@ Folder = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="The study's folder; default studies/FILE-NAME.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell the cells and what they cost.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only what was found.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @study_app.command()

@@ -80,19 +80,25 @@ def plan_study(study: Study, cells: Sequence[Cell], folder: Path) -> Plan:
     """Count what is there and what is left."""
     valid = [cell for cell in cells if cell.fault is None]
     left = [cell for cell in valid if not _measured(folder, cell)]
-    times = [seconds for cell in valid if cell not in left and (seconds := _seconds(folder, cell))]
+    done = [cell for cell in valid if cell not in left]
+    times = [seconds for cell in done if _trains(cell) and (seconds := _seconds(folder, cell))]
     samples = {cell.recipe.corpus.sample for cell in valid if cell.recipe}
     steps = {cell.steps or (cell.recipe.train.steps if cell.recipe else None) for cell in valid}
     return Plan(
         cells=len(cells),
-        done=len(valid) - len(left),
+        done=len(done),
         invalid=len(cells) - len(valid),
         preparations=len({key for cell in left if (key := _preparation(cell)) is not None}),
-        trainings=len({_training(cell) for cell in left if cell.arm and cell.arm.data != "base"}),
+        trainings=len({_training(cell) for cell in left if _trains(cell)}),
         steps=steps.pop() if len(steps) == 1 else None,
         candidates=None if None in samples else max(sample for sample in samples if sample is not None),
         seconds_each=sum(times) / len(times) if times else None,
     )
+
+
+def _trains(cell: Cell) -> bool:
+    """Tell whether a cell trains a model of its own; one of the base model takes the time of its measuring alone."""
+    return cell.arm is not None and cell.arm.data != "base"
 
 
 def _preparation(cell: Cell) -> str | None:
