@@ -15,8 +15,8 @@ import humpback
 ROOT = Path(humpback.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
-WORDS = ("records", "errors", "prompts", "options")
-TOOLS = ("recipe", "store", "corpus", "seeds", "progress")
+WORDS = ("records", "errors", "prompts")
+TOOLS = ("recipe", "store", "corpus", "seeds", "progress", "options")
 LAYERS = {
     **dict.fromkeys(WORDS, WORDS),
     **dict.fromkeys(TOOLS, (*WORDS, *TOOLS)),

@@ -15,7 +15,7 @@ from humpback.engines.vllm import VLLMEngine
 from humpback.errors import InputError
 from humpback.executor import PoolExecutor, SerialExecutor
 from humpback.progress import Console
-from humpback.recipe import Recipe, load_recipe
+from humpback.recipe import Recipe, identity_of, load_recipe
 from humpback.sitting import Sitting
 from humpback.store.rundir import RunDir
 
@@ -93,7 +93,7 @@ def test_unnamed_signals_are_all_that_the_engine_can_compute_and_are_said(
     assert sit(model, tmp_path / "one", engine="hf").signals == usual
     sitting = sit(model, tmp_path / "other", engine="vllm", vllm={"python": python}, quiet=False)
     assert sitting.signals == usual[:-1]
-    assert sitting.scoring()["score"]["signals"] == usual[:-1]
+    assert identity_of(sitting.recipe.score)["signals"] == usual[:-1]
     sitting.write_recipe()
     assert load_recipe(tmp_path / "other" / "recipe.yaml").score.signals == usual[:-1]
     said = "signals: rating, backward_lift, forward_lift, ifd; without probe: engine vllm gives no hidden_states"
