@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from humpback.evaluation.cutoffs import choose_cuts, measure_cuts
+from humpback.evaluation.cutoffs import Curated, choose_cuts, compare_precision, measure_cuts
 
 
 def _rows(pairs: int = 20, signal: str = "p_good", sign: float = 1.0) -> list[dict[str, Any]]:
@@ -62,3 +62,30 @@ def test_cuts_are_the_decided_one_the_threshold_of_ratings_and_an_equal_share_of
     candidates = [{"p_good": i / 10, "rating": 3.0, "ifd": i / 10} for i in range(11)]
     cuts = choose_cuts(candidates, ["rating", "ifd", "p_good", "probe"], 0.4, decided=("p_good", 0.7), threshold=4.5)
     assert cuts == pytest.approx({"rating": 4.5, "ifd": -0.4, "p_good": 0.7})
+
+
+def test_change_of_precision_is_paired_by_pair_and_by_the_corruptions_of_both() -> None:
+    draw = {"resamples": 300, "confidence": 0.95, "seed": 1}
+    first = Curated(_rows(), "p_good", 0.5)
+    same = compare_precision(first, Curated(_rows(), "p_good", 0.4), **draw)
+    assert same is not None
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    loose = compare_precision(first, Curated(_rows(), "p_good", 0.0), **draw)  # everything passes: precision is a half
+    assert loose is not None
+    assert loose.value == pytest.approx(0.5 - 0.75 / 0.875)
+    assert loose.high is not None
+    assert loose.high < 0
+    other = [row for row in _rows() if row["kind"] != "cut_end"]
+    alone = compare_precision(first, Curated(other, "p_good", 0.0), **draw)
+    assert alone is not None
+    assert alone.value == pytest.approx(0.5 - 1.0)  # of voices alone, which the first cut keeps out whole
+
+
+def test_change_of_precision_has_no_value_where_a_side_has_none() -> None:
+    draw = {"resamples": 300, "confidence": 0.95, "seed": 1}
+    first = Curated(_rows(), "p_good", 0.5)
+    assert compare_precision(first, Curated(_rows(), "probe", 0.5), **draw) is None
+    assert compare_precision(first, Curated(_rows(), "p_good", 2.0), **draw) is None
+    few = compare_precision(Curated(_rows(4), "p_good", 0.5), Curated(_rows(4), "p_good", 0.0), **draw)
+    assert few is not None
+    assert few.low is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from humpback.evaluation.learning import Floats
 from humpback.evaluation.signals import SIGNALS
 from humpback.evaluation.stats import MIN_PAIRS, Interval
 
-__all__ = ["choose_cuts", "measure_cuts"]
+__all__ = ["Curated", "choose_cuts", "compare_precision", "measure_cuts"]
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -55,12 +55,7 @@ def measure_cuts(
 ) -> list[dict[str, Any]]:
     """Return one entry per signal: its cut-off as the signal tells it, recall, and precision by corruption and over all."""
     pairs = list(dict.fromkeys(row["pair_id"] for row in rows))
-    counts_R_N = np.random.default_rng(seed).multinomial(
-        len(pairs), np.full(len(pairs), 1 / len(pairs)), size=resamples
-    )
-    weights_R_N = np.concatenate(
-        [np.ones((1, len(pairs))), counts_R_N.astype(np.float64)]
-    )  # the pairs themselves first
+    weights_R_N = _draw_weights(len(pairs), resamples, seed)
     found = []
     for signal, cut in cuts.items():
         passes = _passes(rows, pairs, signal, cut)
@@ -85,6 +80,46 @@ def measure_cuts(
             }
         )
     return found
+
+
+class Curated(NamedTuple):
+    """What a curation's precision is measured by."""
+
+    rows: Rows
+    """Of the audit of the model that scored."""
+    signal: str
+    cut: float
+    """As the signal tells it."""
+
+
+def compare_precision(
+    before: Curated, now: Curated, *, resamples: int, confidence: float, seed: int
+) -> Interval | None:
+    """Return the precision over all of `now` minus that of `before`, over corruptions that both have, paired by pair.
+
+    None where either has no value to compare.
+    """
+    pairs = list(dict.fromkeys(row["pair_id"] for row in [*before.rows, *now.rows]))
+    weights_R_N = _draw_weights(len(pairs), resamples, seed)
+    passes = [_passes(each.rows, pairs, each.signal, direct_score(each.signal, each.cut)) for each in (before, now)]
+    kinds = [kind for kind in passes[0] if not any(np.isnan(table[kind]).all() for table in passes)]
+    if "true" not in kinds or len(kinds) == 1:
+        return None
+    first, second = (
+        _precision(
+            _share(table["true"], weights_R_N),
+            np.stack([_share(table[kind], weights_R_N) for kind in kinds if kind != "true"]).mean(0),
+        )
+        for table in passes
+    )
+    sizes = [int((~np.isnan(table["true"])).sum()) for table in passes]
+    return _interval(second - first, min(sizes), confidence)
+
+
+def _draw_weights(count: int, resamples: int, seed: int) -> Floats:
+    """Return how often each pair counts: once in the first row, as drawn in those of the resamples."""
+    drawn_R_N = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    return np.concatenate([np.ones((1, count)), drawn_R_N.astype(np.float64)])
 
 
 def _passes(rows: Rows, pairs: Sequence[str], signal: str, cut: float) -> dict[str, Floats]:

@@ -17,8 +17,11 @@ from humpback.evaluation.probe import PREFIX
 from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import Recipe
 from humpback.records import Rejected, Rewritten, Scored
+from humpback.report.changes import measure_changes
 from humpback.report.decay import decay_rows, tell_course, tell_turn
 from humpback.report.losses import read_loss_points
+from humpback.report.signs import find_signs
+from humpback.report.winrates import read_win_rates
 from humpback.stages.correct import apply_correction
 from humpback.stages.table import find_course
 from humpback.store.rundir import Manifest, RunDir
@@ -38,7 +41,7 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
     people = by_name["human"].result["models"] if "human" in by_name else None
     audits = [_audit(by_name[f"iteration-{t}/audit"], t, people[t] if people else None) for t in range(ran + 1)]
     curation = [_curation(by_name, run_dir, t) for t in range(1, ran + 1)]
-    return {
+    data = {
         "version": humpback.__version__,
         "run": run_dir.path.name,
         "recipe": recipe.model_dump(mode="json"),
@@ -46,7 +49,9 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "stages": [stage_row(manifest) for manifest in manifests if manifest.name != "report"],
         "iterations": tell_course(course, auto=recipe.iterations == "auto"),
         "decay": decay_rows(by_name, audits, curation, [_instructions(run_dir, t) for t in range(1, ran + 1)]),
+        "changes": measure_changes(run_dir, by_name, recipe, ran),
         "turn": tell_turn(by_name["evaluate"].result, ran),
+        "win_rates": read_win_rates(run_dir.path),
         "funnel": _funnel(by_name, ran),
         "gate": _gate(by_name, recipe),
         "audits": audits,
@@ -61,6 +66,7 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
             "models": [f"{m.name}/model" for m in manifests if m.name.endswith("/finetune")],
         },
     }
+    return {**data, "signs": find_signs(data)}
 
 
 def stage_row(manifest: Manifest) -> dict[str, Any]:

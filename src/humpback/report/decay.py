@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from humpback.evaluation.requests import share_distinct
+from humpback.evaluation.requests import find_verb_object, share_distinct
 from humpback.stages.table import Course
 from humpback.store.rundir import Manifest
 
-__all__ = ["decay_rows", "tell_course", "tell_turn"]
+__all__ = ["Turn", "decay_rows", "find_turn", "tell_course", "tell_turn"]
 
 Row = Mapping[str, Any]
 
@@ -30,8 +30,19 @@ def tell_course(course: Course, *, auto: bool) -> dict[str, Any]:
     }
 
 
-def tell_turn(evaluation: Row, ran: int) -> str:
-    """Say from which model on none is surely better, and whether a later one is surely worse, by paired held-out likelihood."""
+class Turn(NamedTuple):
+    """Where the iterations stop paying, by paired held-out likelihood."""
+
+    plateau: int | None
+    """The first model that no later one is surely better than; None with too few pairs to say."""
+    worse: int | None
+    """The first later model that is surely worse than it."""
+    change: Row | None
+    """Its difference from the plateau."""
+
+
+def find_turn(evaluation: Row, ran: int) -> Turn:
+    """Return from which model on none is surely better, and whether a later one is surely worse."""
     rows = evaluation["response_nll"]["both tags"]["differences"]
     found = {(row["model"], row["against"]): row for row in rows}
 
@@ -40,15 +51,22 @@ def tell_turn(evaluation: Row, ran: int) -> str:
         return row
 
     if any(compare(t, 0)["low"] is None for t in range(1, ran + 1)):
-        return "Too few held-out pairs to say where the iterations stop paying"
+        return Turn(None, None, None)
     plateau = next(p for p in range(ran + 1) if all(compare(t, p)["high"] >= 0 for t in range(p + 1, ran + 1)))
+    worse = next((t for t in range(plateau + 1, ran + 1) if compare(t, plateau)["low"] > 0), None)
+    return Turn(plateau, worse, compare(worse, plateau) if worse is not None else None)
+
+
+def tell_turn(evaluation: Row, ran: int) -> str:
+    """Say it in words."""
+    plateau, worse, row = find_turn(evaluation, ran)
+    if plateau is None:
+        return "Too few held-out pairs to say where the iterations stop paying"
     if plateau == ran:
         return f"No plateau yet: M_{ran} is surely better than every model before it, so another iteration may pay"
-    worse = next((t for t in range(plateau + 1, ran + 1) if compare(t, plateau)["low"] > 0), None)
     told = f"Plateau at M_{plateau}: no later model is surely better"
-    if worse is None:
+    if row is None:
         return f"{told}, and none is surely worse"
-    row = compare(worse, plateau)
     change = f"{row['value']:+.4f} nats per token ({row['low']:+.4f} to {row['high']:+.4f})"
     return f"{told}; a turn at M_{worse}, which is surely worse than M_{plateau}, {change}"
 
@@ -73,10 +91,16 @@ def decay_rows(
             "auc": _best_auc(audit),
             **_kept(by_name[f"iteration-{t}/curate"] if t else None, curation[t - 1] if t else None),
             **_cut(by_name[f"iteration-{t}/curate"] if t else None),
-            "distinct": share_distinct(instructions[t - 1][:fewest]) if t and instructions else None,
+            **_diversity(instructions[t - 1][:fewest] if t and instructions else []),
         }
         for t, audit in enumerate(audits)
     ]
+
+
+def _diversity(instructions: Sequence[str]) -> dict[str, Any]:
+    """Return how many of the instructions ask for something, and the share of different requests among these."""
+    asking = sum(find_verb_object(text) is not None for text in instructions)
+    return {"asking": asking, "distinct": share_distinct(instructions)}
 
 
 def _best_auc(audit: Row) -> Row | None:

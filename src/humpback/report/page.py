@@ -10,6 +10,7 @@ import jinja2
 import yaml
 
 from humpback.report import figures, plots
+from humpback.report.signs import count_states
 from humpback.store.shards import atomic_write
 
 __all__ = ["open_templates", "write_report"]
@@ -54,6 +55,7 @@ def _view(data: Row) -> dict[str, Any]:
     return {
         "summary": _summary(data),
         "headline": figures.headline(data),
+        "signs_told": count_states(data["signs"]),
         "verdict": [_verdict(line) for line in data["verdict"]],
         "scripted": data["recipe"]["model"]["base"] == "fake",
         "largest": max((row["read"] for row in data["funnel"]), default=0),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from humpback.report import figures
+from humpback.report.signs import count_states
 
 __all__ = ["render_results"]
 
@@ -22,6 +23,7 @@ def render_results(run: Path) -> str:
         ["# Results", "", _MADE],
         [f"## Run `{data['run']}`", "", _intro(data)],
         ["### Did it work?", "", *_list([*figures.headline(data), *data["verdict"]])],
+        ["### Signs of failure", "", f"{count_states(data['signs'])}.", "", *_signs(data["signs"])],
         ["### Funnel", "", "read = kept + rejected + failed", "", *_funnel(data["funnel"])],
         ["### Audit", "", _AUDIT, "", *_audit(data["audits"])],
         ["### Curation", "", *_curation(data["curation"])],
@@ -62,6 +64,11 @@ def _intro(data: Row) -> str:
     if base == "fake":
         text += " **The scripted engine was used: no model was trained and no figure says anything about one.**"
     return text
+
+
+def _signs(signs: Sequence[Row]) -> Iterable[str]:
+    rows = [[sign["what"], sign["state"], sign["told"], sign["limit"], sign["advice"]] for sign in signs]
+    return _table(["sign", "state", "figures", "found where", "what to do"], rows)
 
 
 def _funnel(funnel: Sequence[Row]) -> Iterable[str]:

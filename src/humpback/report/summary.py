@@ -15,6 +15,7 @@ from humpback.evaluation.gate import tell_rates
 from humpback.recipe import Recipe, load_recipe
 from humpback.report import figures
 from humpback.report.build import engine_row, stage_row
+from humpback.report.signs import count_states, sign_lines
 from humpback.runner import read_sittings
 from humpback.stages.table import find_course, stage_names
 from humpback.store.rundir import Counts, RunDir, check_run
@@ -46,6 +47,9 @@ def print_summary(run: Path) -> None:
     _say(console, f"  {data['turn']}")
     _say(console, "Did it work?")
     for line in [*figures.headline(data), *data["verdict"]]:
+        _say(console, f"  {line}")
+    _say(console, f"Signs of failure: {count_states(data['signs'])}")
+    for line in sign_lines(data["signs"]):
         _say(console, f"  {line}")
     if data["recipe"]["model"]["base"] == "fake":
         _say(console, "  The scripted engine was used: no model was trained and no figure says anything about one.")

@@ -8,13 +8,18 @@ from humpback.export.dataset import write_dataset
 from humpback.recipe import identity_of
 from humpback.report.build import build_report
 from humpback.report.page import write_report
+from humpback.report.winrates import read_win_rates
 from humpback.rooms.base import RoomBase, count_answered
 from humpback.runner import Work, to_json
 from humpback.sitting import Result
 from humpback.stages.evaluate import calls_per_pair, evaluate
+from humpback.store.fingerprint import fingerprint
 from humpback.store.shards import atomic_write
 
 __all__ = ["ResultRooms"]
+
+REPORT_VERSION = 2
+"""Raised when the same run's report holds more: it alone is made anew then."""
 
 
 class ResultRooms(RoomBase):
@@ -71,4 +76,6 @@ class ResultRooms(RoomBase):
             write_report(folder / "report.html", data)
             return Work(), {}
 
-        self.stage("report", {}, inputs=names, do=do)
+        compared = read_win_rates(self.run_dir.path)  # made beside the run, and told by its report
+        win_rates = {"win_rates": fingerprint(compared)} if compared else {}
+        self.stage("report", {"version_of_report": REPORT_VERSION, **win_rates}, inputs=names, do=do)

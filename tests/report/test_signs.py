@@ -1,0 +1,300 @@
+"""Signs of failure: each is found where its figures say so, and what could not be looked at is said, not passed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from humpback.errors import DriftError, StorageError
+from humpback.evaluation.signs import Sign
+from humpback.report import signs_models, signs_pairs
+from humpback.report.page import write_report
+from humpback.report.results import render_results
+from humpback.report.signs import CHECKS, find_signs, sign_lines
+from humpback.report.summary import print_summary
+from humpback.report.winrates import read_win_rates
+
+if TYPE_CHECKING:
+    from tests.conftest import Lab
+
+Data = dict[str, Any]
+
+
+def _differ(data: Data, model: str, against: str, value: float, half: float | None, *, n: int = 400) -> None:
+    rows = data["evaluation"]["response_nll"]["both tags"]["differences"]
+    row = next(row for row in rows if (row["model"], row["against"]) == (model, against))
+    low, high = (None, None) if half is None else (value - half, value + half)
+    row.update(value=value, low=low, high=high, n=n)
+
+
+def _spoil_likelihood(data: Data) -> None:
+    _differ(data, "M_2", "M_0", 0.02, 0.01)
+
+
+def _spoil_turn(data: Data) -> None:
+    _differ(data, "M_1", "M_0", -0.05, 0.01)
+    _differ(data, "M_2", "M_0", -0.02, 0.01)
+    _differ(data, "M_2", "M_1", 0.03, 0.01)
+
+
+def _spoil_win_rate(data: Data) -> None:
+    data["win_rates"] = [_rate(40.0, 30.0, 48.0)]
+
+
+def _rate(value: float, low: float | None, high: float | None) -> Data:
+    known: Data = {"model": "M_2", "against": "M_0", "folder": "winrate/a", "judge": "J", "judge_is_a_side": False}
+    return known | {"value": value, "low": low, "high": high, "n": 200, "reason": None if low else "200 are too few"}
+
+
+def _spoil_rows(data: Data) -> None:
+    row = next(row for row in data["training"] if row["stage"] == "iteration-2/finetune")
+    row["same_as"] = "iteration-1"
+
+
+def _spoil_curation(data: Data) -> None:
+    _differ(data, "control", "M_2", -0.001, 0.002)
+
+
+def _spoil_backward(data: Data) -> None:
+    data["evaluation"]["instruction_nll"]["differences"][0].update(value=0.1, low=0.05, high=0.15)
+
+
+def _spoil_gate(name: str, **figures: float) -> Callable[[Data], None]:
+    def spoil(data: Data) -> None:
+        next(row for row in data["gate"]["measures"] if row["name"] == name).update(n=200, **figures)
+
+    return spoil
+
+
+def _spoil_diversity(data: Data) -> None:
+    data["decay"][2].update(distinct=0.1, asking=50)
+
+
+def _spoil_signal(data: Data) -> None:
+    signal = data["curation"][1]["decision"]["signal"]
+    entry = next(entry for entry in data["audits"][1]["signals"] if entry["signal"] == signal)
+    entry["auc"]["all"] = {"value": 0.55, "low": 0.49, "high": 0.6, "n": 60}
+
+
+def _spoil_change(name: str) -> Callable[[Data], None]:
+    def spoil(data: Data) -> None:
+        data["changes"][1][name] = {"value": -0.1, "low": -0.2, "high": -0.01, "n": 60}
+
+    return spoil
+
+
+def _spoil_ratings(data: Data) -> None:
+    scores = data["curation"][0]["scores"]
+    scores["with_value"]["rating"], scores["unparsed"]["rating"] = 40, 60
+
+
+def _spoil_scores(data: Data) -> None:
+    data["curation"][0]["scores"]["entropy"]["rating"] = {"bits": 0.1, "collapsed": True, "n": 60}
+
+
+def _spoil_shift(data: Data) -> None:
+    data["curation"][1]["scores"]["shift"]["auc"] = 0.93
+
+
+def _spoil_kept(data: Data) -> None:
+    data["decay"][1]["kept"] = 0.99
+
+
+SPOILT: dict[str, Callable[[Data], None]] = {
+    "data_brings_nothing": _spoil_likelihood,
+    "win_rate_falls": _spoil_win_rate,
+    "iterations_turn": _spoil_turn,
+    "nothing_new_learnt": _spoil_rows,
+    "curation_is_worth_nothing": _spoil_curation,
+    "backward_learnt_nothing": _spoil_backward,
+    "instructions_off_topic": _spoil_gate("lift_auc", value=0.55, low=0.5, high=0.6),
+    "instructions_nonsense": _spoil_gate("echo", value=0.4, low=0.3, high=0.5),
+    "instructions_alike": _spoil_diversity,
+    "signal_is_a_coin": _spoil_signal,
+    "judge_worsens": _spoil_change("auc"),
+    "precision_falls": _spoil_change("precision"),
+    "ratings_unparsed": _spoil_ratings,
+    "scores_collapse": _spoil_scores,
+    "audit_unlike_candidates": _spoil_shift,
+    "all_kept": _spoil_kept,
+}
+"""How a report is spoilt so that a sign is there: every check of the list has one."""
+
+
+def _find(data: Data, name: str) -> Data:
+    return next(sign for sign in find_signs(data) if sign["name"] == name)
+
+
+def test_every_check_has_a_sign_of_its_name_and_a_case() -> None:
+    assert [check.__name__ for check in CHECKS] == list(SPOILT)
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_sign_is_found_and_comes_with_figures_limit_and_advice(data: Data, name: str) -> None:
+    SPOILT[name](data)
+    sign = _find(data, name)
+    assert sign["state"] == "found", sign
+    assert sign["told"]
+    assert sign["limit"]
+    assert sign["advice"]
+    assert any(line.startswith(f"found: {sign['what']}: ") for line in sign_lines(find_signs(data)))
+
+
+def test_report_tells_every_sign_in_json_page_markdown_and_terminal(
+    complete: Path, data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {sign["name"] for sign in data["signs"]} == set(SPOILT)
+    print_summary(complete)
+    told = " ".join(capsys.readouterr().out.split())
+    page = (complete / "report" / "report.html").read_text(encoding="utf-8")
+    markdown = render_results(complete)
+    for sign in data["signs"]:
+        assert f"{sign['state']}: {sign['what']}" in told
+        assert sign["what"] in page
+        assert f"| {sign['what']} | {sign['state']} |" in markdown
+
+
+def _without_evidence(data: Data) -> None:
+    """Take away all that a check could go by."""
+    for table in [*data["evaluation"]["response_nll"].values(), data["evaluation"]["instruction_nll"]]:
+        for row in table["differences"]:
+            row.update(low=None, high=None, n=5)
+    data["gate"], data["win_rates"] = None, []
+    for row in data["changes"]:
+        row.update(auc=None, precision=None)
+    for curation in data["curation"]:
+        curation["scores"].update(shift=None, entropy={}, with_value={}, unparsed={})
+    for audit in data["audits"]:
+        for entry in audit["signals"]:
+            entry["auc"] = {}
+    for row in data["decay"][1:]:
+        row.update(distinct=None, asking=0)
+
+
+def test_what_could_not_be_looked_at_is_not_checked_and_says_why(data: Data) -> None:
+    _without_evidence(data)
+    signs = {sign["name"]: sign for sign in find_signs(data)}
+    counted = {"nothing_new_learnt", "all_kept"}  # these count rows, which a run always has
+    assert {name for name, sign in signs.items() if sign["state"] != "not checked"} == counted
+    assert all(sign["told"] for sign in signs.values())
+    assert all(
+        sign["advice"]
+        for sign in signs.values()
+        if sign["name"] not in {*counted, "ratings_unparsed", "scores_collapse"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "spoil", "state", "words"),
+    [
+        (
+            signs_models.data_brings_nothing,
+            lambda d: _differ(d, "M_2", "M_0", -0.01, 0.02),
+            "cannot tell",
+            "gains worth having",
+        ),
+        (signs_models.data_brings_nothing, lambda d: _differ(d, "M_2", "M_0", -0.01, 0.005), "not found", "helps"),
+        (
+            signs_models.curation_is_worth_nothing,
+            lambda d: _differ(d, "control", "M_2", 0.02, 0.01),
+            "not found",
+            "helps: M_2",
+        ),
+        (signs_models.win_rate_falls, lambda d: d.update(win_rates=[_rate(50.0, 49.0, 52.0)]), "found", "stalls"),
+        (
+            signs_models.win_rate_falls,
+            lambda d: d.update(win_rates=[_rate(55.0, 51.0, 59.0)]),
+            "not found",
+            "wins 55.0 %",
+        ),
+        (
+            signs_models.win_rate_falls,
+            lambda d: d.update(win_rates=[_rate(55.0, None, None)]),
+            "not checked",
+            "too few",
+        ),
+        (
+            signs_pairs.instructions_nonsense,
+            _spoil_gate("cut", value=0.35, low=0.2, high=0.5),
+            "cannot tell",
+            "cut 0.35 (0.20 to 0.50) is beyond 0.3, though not surely",
+        ),
+        (
+            signs_pairs.precision_falls,
+            lambda d: d["changes"][1].update(precision={"value": -0.03, "low": -0.09, "high": 0.01, "n": 24}),
+            "cannot tell",
+            "a fall of 0.05 is not ruled out",
+        ),
+    ],
+)
+def test_open_question_is_told_apart_from_an_answer(
+    data: Data, check: Callable[[Data], Sign], spoil: Callable[[Data], None], state: str, words: str
+) -> None:
+    spoil(data)
+    sign = check(data)
+    assert (sign.state, words in sign.told) == (state, True), sign
+    assert (sign.advice == "") == (state == "not found")
+
+
+def test_moved_limit_of_the_gate_does_not_silence_its_sign(data: Data) -> None:
+    _spoil_gate("echo", value=0.9, low=0.85, high=0.95, limit=1.0)(data)
+    assert _find(data, "instructions_nonsense")["state"] == "found"
+
+
+def test_one_iteration_checks_no_change_over_iterations(lab: Lab, finished: Path) -> None:
+    data = json.loads((finished / "report" / "report.json").read_bytes())
+    for name in ("iterations_turn", "nothing_new_learnt", "precision_falls"):
+        sign = _find(data, name)
+        assert (sign["state"], sign["told"].startswith("one iteration")) == ("not checked", True), sign
+
+
+def test_hostile_figures_of_a_sign_are_escaped(tmp_path: Path, data: Data) -> None:
+    data["signs"][0]["told"] = "<script>alert(1)</script>"
+    write_report(tmp_path / "page.html", data)
+    assert "<script>" not in (tmp_path / "page.html").read_text(encoding="utf-8").split("</style>")[1]
+
+
+# -- win rates kept in a run's folder --------------------------------------------------------------------------------------
+
+
+def _keep_win_rate(run: Path, model: str, baseline: str, value: float = 60.0) -> None:
+    folder = run / "winrate" / f"{model}-{baseline}"
+    folder.mkdir(parents=True)
+    rate = {"value": value, "low": value - 5, "high": value + 5, "n": 100, "reason": None}
+    told = {
+        "model": f"runs/{run.name}/{model}/finetune/model",
+        "baseline": f"runs/{run.name}/{baseline}/finetune/model",
+        "judge": "J",
+        "judge_is_a_side": False,
+        "win_rate": rate,
+    }
+    (folder / "winrate.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def test_win_rate_is_that_of_the_later_model(tmp_path: Path) -> None:
+    _keep_win_rate(tmp_path, "iteration-0", "iteration-2", 30.0)
+    _keep_win_rate(tmp_path, "iteration-1", "elsewhere")
+    (row,) = read_win_rates(tmp_path)
+    assert (row["model"], row["against"], row["value"], row["low"], row["high"]) == ("M_2", "M_0", 70.0, 65.0, 75.0)
+
+
+def test_damaged_win_rate_is_named(tmp_path: Path) -> None:
+    _keep_win_rate(tmp_path, "iteration-0", "iteration-2")
+    (path,) = tmp_path.glob("winrate/*/winrate.json")
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(StorageError, match=r"winrate\.json is no result"):
+        read_win_rates(tmp_path)
+
+
+def test_new_win_rate_makes_the_report_alone_stale(copy_of_finished: Path, lab: Lab) -> None:
+    _keep_win_rate(copy_of_finished, "iteration-1", "iteration-0", 40.0)
+    with pytest.raises(DriftError, match="stage report"):
+        lab.run(copy_of_finished)
+    assert lab.run(copy_of_finished, rerun_from="report")
+    data = json.loads((copy_of_finished / "report" / "report.json").read_bytes())
+    sign = next(sign for sign in data["signs"] if sign["name"] == "win_rate_falls")
+    assert (sign["state"], "M_1 wins 40.0 %" in sign["told"]) == ("found", True)
