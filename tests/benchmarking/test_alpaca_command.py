@@ -96,6 +96,15 @@ def test_one_comparison_has_no_standard_error(tmp_path: Path, command: Command) 
     assert command("alpaca-eval", "--annotations", file, "--json").json()["models"][0]["standard_error"] is None
 
 
+@pytest.mark.parametrize(("count", "warned"), [(7, True), (8, False)])
+def test_few_prompts_are_told_beside_their_standard_error(
+    count: int, warned: bool, tmp_path: Path, command: Command
+) -> None:
+    file = _write(tmp_path / "a.json", [_annotation(f"prompt {n}", 2) for n in range(count)])
+    told = command("alpaca-eval", "--annotations", file).out
+    assert ("fewer than 8 prompts say nothing" in told) is warned
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [

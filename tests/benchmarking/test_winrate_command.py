@@ -122,6 +122,50 @@ def test_models_answer_the_prompts_of_a_file(tmp_path: Path, command: Command) -
     assert told["judge_is_a_side"]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_prompts_are_a_set_of_the_folder_by_its_name(
+    by_variable: bool,
+    sides: tuple[Path, Path],
+    fair: list[str],
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    prompts = [{"id": n, "dataset": f"kind {n % 2}", "instruction": f"Question {'x' * n}?"} for n in range(1, 5)]
+    (folder / "short.v1.json").write_text(json.dumps(prompts))  # as AlpacaEval writes its own
+    (folder / "other.jsonl").write_text(json.dumps({"prompt": "a"}))
+    named: tuple[object, ...] = ("--prompts-folder", folder)
+    if by_variable:
+        monkeypatch.setenv("HUMPBACK_PROMPTS", str(folder))
+        named = ()
+    told = _winrate(command, tmp_path, *sides, "--prompts", "short.v1", *named)
+    assert told["prompts"] == 4  # type: ignore[index]
+    assert {name: row["n"] for name, row in told["by_category"].items()} == {"kind 0": 2, "kind 1": 2}  # type: ignore[index]
+
+
+def test_a_set_that_is_not_there_is_told_with_those_that_are(
+    sides: tuple[Path, Path], tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HUMPBACK_PROMPTS", raising=False)
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    for name in ("koala.jsonl", "mt-bench.jsonl.gz", "twice.json", "twice.jsonl", "notes.txt"):
+        (folder / name).write_text("")
+    here = ("--prompts-folder", folder)
+    for arguments, words in (
+        (("--prompts", "kaola", *here), f"{folder} has no prompt set kaola; it has koala, mt-bench, twice"),
+        (("--prompts", "twice", *here), "several sets twice: twice.json, twice.jsonl; name the file"),
+        (("--prompts", "koala"), "give --prompts-folder FOLDER, or set HUMPBACK_PROMPTS"),
+        (("--prompts", "koala", "--prompts-folder", tmp_path / "none"), "cannot be read: No such file or directory"),
+        (("--prompts", "koala", "--prompts-folder", tmp_path), "has no prompt set koala; it has bad, good"),
+        (("--prompts", "koala.json", *here), "koala.json cannot be read"),
+    ):
+        ended = command("winrate", *sides, *arguments, "--judge", "fake", "-o", tmp_path / "out")
+        assert (ended.status, words in ended.err) == (2, True), (words, ended.err)
+
+
 def test_sample_takes_as_many_prompts(
     sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
 ) -> None:
@@ -166,13 +210,17 @@ def test_wrong_sides_and_prompts_are_refused_by_name(
     for arguments, words in (
         ((good, part), "do not answer the same prompts: 1 are in both, 11 in the first only, 1 in the second only"),
         ((good, good), "both sides are good"),
-        ((good, "fake"), "a model needs --prompts"),
+        (
+            (good, "fake"),
+            f"a model needs --prompts to answer; only two files of outputs bring their own; --prompts {good}",
+        ),
         ((good, bad, "--prompts", twice), "1 prompts more than once"),
         ((good, bad, "--prompts", empty), "holds no prompt"),
         ((good, bad, "--prompts", nameless), "entry 1 has no text"),
         ((good, several), "outputs of 2 models"),
         ((good, tmp_path / "none.json"), "cannot be read"),
-        ((good, part, "--prompts", good), "has no output for 11 of 12 prompts"),
+        ((good, part, "--prompts", good), "has no output for 11 of 12 prompts, for example"),
+        ((good, part, "--prompts", good), "add those outputs, or take the prompts out"),
         ((good, bad, "--sample", 99), "--sample 99 is more than the 12 there are"),
         ((good, bad, "--tags", "web"), "--tags web is unknown"),
         ((good, bad, "--engine", "tpu"), "--engine tpu is unknown"),

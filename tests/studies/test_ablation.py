@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from humpback.errors import RecipeError
+from humpback.evaluation.signals import SIGNALS
 from humpback.studies.cell import CellRooms
 from humpback.studies.grid import AblationStudy, load_study
 from humpback.studies.running import plan_study
@@ -17,7 +18,7 @@ from humpback.studies.running import plan_study
 if TYPE_CHECKING:
     from tests.conftest import Command, Lab
 
-FACTORS = {"data": ["seed", "seed+curated", "seed+uncurated", "curated", "base"]}
+FACTORS = {"data": ["seed", "seed+curated", "seed+uncurated", "seed+worst", "curated", "base"]}
 
 
 def _write(lab: Lab, folder: Path, **study: object) -> Path:
@@ -51,8 +52,8 @@ def done(lab: Lab, tmp_path_factory: pytest.TempPathFactory, command: Command) -
 
 def test_every_setting_has_a_value_and_its_difference_from_the_first(done: tuple[Path, Path, dict[str, Any]]) -> None:
     _, _, found = done
-    assert [row["setting"]["data"] for row in found["settings"]] == FACTORS["data"]
-    first, *others = found["settings"]
+    assert [row["setting"]["data"] for row in found["metrics"]["nll"]["settings"]] == FACTORS["data"]
+    first, *others = found["metrics"]["nll"]["settings"]
     assert first["difference"] is None
     for row in others:
         assert row["difference"]["value"] == pytest.approx(row["value"] - first["value"])
@@ -62,21 +63,45 @@ def test_every_setting_has_a_value_and_its_difference_from_the_first(done: tuple
 
 def test_arms_are_trained_on_what_their_name_says(done: tuple[Path, Path, dict[str, Any]]) -> None:
     _, _, found = done
-    rows = {row["setting"]["data"]: row for row in found["settings"]}
+    rows = {row["setting"]["data"]: row for row in found["metrics"]["nll"]["settings"]}
     seed, curated = rows["seed"]["examples"], rows["curated"]["examples"]
     assert seed > 0
     assert curated > 0
-    assert rows["seed+curated"]["examples"] == rows["seed+uncurated"]["examples"] == seed + curated
+    for kind in ("curated", "uncurated", "worst"):
+        assert rows[f"seed+{kind}"]["examples"] == seed + curated
     assert rows["base"]["examples"] == 0
-    assert {rows[name]["steps"] for name in ("seed", "curated", "seed+curated", "seed+uncurated")} == {3}
+    assert {row["steps"] for name, row in rows.items() if name != "base"} == {3}
+
+
+def test_worst_are_scored_below_all_that_are_curated(done: tuple[Path, Path, dict[str, Any]], lab: Lab) -> None:
+    folder, _, _ = done
+    cells = list(folder.glob("cells/seed+worst-*"))
+    assert len(cells) == 2
+    for cell in cells:
+        signal = json.loads((cell / "iteration-1/curate/manifest.json").read_bytes())["result"]["signal"]
+        better = SIGNALS[signal].direct if signal in SIGNALS else float
+        worst = [better(dict(row["scores"])[signal]) for row in lab.rows(cell, "arm/draw", "drawn")]
+        curated = [better(dict(row["scores"])[signal]) for row in lab.rows(cell, "iteration-1/curate", "curated")]
+        assert max(worst) <= min(curated)
+
+
+def test_both_metrics_are_told_of_the_same_answers(done: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, _, found = done
+    nll, lift = (found["metrics"][metric]["settings"] for metric in ("nll", "lift"))
+    assert [row["name"] for row in nll] == [row["name"] for row in lift]
+    assert [found["metrics"][metric]["better"] for metric in ("nll", "lift")] == ["lower", "higher"]
+    for row in (*nll, *lift):
+        assert sorted(row["by_seed"]) == ["0", "1"]
+        assert sum(row["by_seed"].values()) / 2 == pytest.approx(row["value"])
+    assert [row["value"] for row in nll] != pytest.approx([row["value"] for row in lift])
 
 
 def test_nothing_is_ingested_augmented_or_scored_twice(done: tuple[Path, Path, dict[str, Any]]) -> None:
     folder, _, _ = done
     for stage in ("ingest", "dedup", "augment", "backward/finetune", "iteration-0/audit", "iteration-1/score"):
         assert len(_stages(folder, stage)) == 1, stage
-    assert len(list(folder.glob("cells/*/iteration-1/score"))) == 6  # three arms have candidates, with two seeds each
-    assert len(_stages(folder, "arm/finetune")) == 8
+    assert len(list(folder.glob("cells/*/iteration-1/score"))) == 8  # four arms have candidates, with two seeds each
+    assert len(_stages(folder, "arm/finetune")) == 10
 
 
 def test_a_cell_that_trains_nothing_does_not_shorten_the_time_of_a_training(
@@ -89,8 +114,8 @@ def test_a_cell_that_trains_nothing_does_not_shorten_the_time_of_a_training(
         sum(json.loads((arm / name / "manifest.json").read_bytes())["seconds"] for name in ("finetune", "measure"))
         for arm in folders
     ]
-    assert len(times) == 8 < len(cells)
-    assert plan_study(study, cells, folder).seconds_each == pytest.approx(sum(times) / 8)
+    assert len(times) == 10 < len(cells)
+    assert plan_study(study, cells, folder).seconds_each == pytest.approx(sum(times) / 10)
 
 
 def test_a_finished_study_makes_nothing_again(
@@ -122,7 +147,7 @@ def test_tags_at_inference_need_no_training_of_their_own(lab: Lab, tmp_path: Pat
     factors = {"train_tags": ["both", "none"], "infer_tags": ["both", "seed", "web", "none"]}
     file = _write(lab, tmp_path, factors=factors, seeds=[0])
     ended = command("study", "ablation", file, "-o", tmp_path / "out", "--json")
-    assert len(json.loads(ended.out)["settings"]) == 8
+    assert len(json.loads(ended.out)["metrics"]["nll"]["settings"]) == 8
     assert len(_stages(tmp_path / "out", "arm/finetune")) == 2
     assert len(_stages(tmp_path / "out", "iteration-1/score")) == 1
 
@@ -134,7 +159,7 @@ def test_a_cell_that_fails_leaves_the_others_and_is_told_with_its_reason(
     ended = command("study", "ablation", file, "-o", tmp_path / "out", "--json")
     assert ended.status == 1
     found = json.loads(ended.out)
-    assert [row["setting"]["size"] for row in found["settings"]] == ["2", "3"]
+    assert [row["setting"]["size"] for row in found["metrics"]["nll"]["settings"]] == ["2", "3"]
     (failed,) = found["failed"]
     assert failed["setting"]["size"] == "1000"
     assert "size=1000: there are only" in failed["why"]
@@ -151,7 +176,7 @@ def test_a_damaged_cell_leaves_the_others(lab: Lab, tmp_path: Path, command: Com
         ended = command("study", "ablation", file, "-o", out, "--json")
         assert ended.status == 1, ended.err
         found = json.loads(ended.out)
-        assert [row["name"] for row in found["settings"]] == ["data=seed"]
+        assert [row["name"] for row in found["metrics"]["nll"]["settings"]] == ["data=seed"]
         assert [(row["name"], name in row["why"]) for row in found["failed"]] == [("data=base", True)]
 
 
@@ -176,7 +201,7 @@ def test_a_killed_study_goes_on_with_the_cell_that_it_was_at(
     ended = command("study", "ablation", file, "-o", tmp_path / "out", "--json")
     assert ended.status == 0, ended.err
     assert (scored.stat().st_ino, scored.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert len(json.loads(ended.out)["settings"]) == 2
+    assert len(json.loads(ended.out)["metrics"]["nll"]["settings"]) == 2
 
 
 def test_a_combination_that_is_no_recipe_is_a_failed_cell(lab: Lab, tmp_path: Path, command: Command) -> None:
@@ -186,7 +211,7 @@ def test_a_combination_that_is_no_recipe_is_a_failed_cell(lab: Lab, tmp_path: Pa
     (failed,) = found["failed"]
     assert failed["setting"] == {"curate.signal": "forward_lift", "curate.policy": "threshold"}
     assert "cuts ratings" in failed["why"]
-    assert len(found["settings"]) == 3
+    assert len(found["metrics"]["nll"]["settings"]) == 3
 
 
 def test_other_pairs_to_measure_on_are_none_of_the_seed(lab: Lab, tmp_path: Path, command: Command) -> None:
@@ -198,6 +223,39 @@ def test_other_pairs_to_measure_on_are_none_of_the_seed(lab: Lab, tmp_path: Path
     found = json.loads(command("study", "ablation", file, "-o", tmp_path / "out", "--json").out)
     assert found["pairs"] == 20
     assert not any("held-out pairs" in note for note in found["notes"])
+
+
+def test_a_sample_to_measure_on_is_drawn_of_what_the_seed_does_not_hold(
+    lab: Lab, tmp_path: Path, command: Command
+) -> None:
+    # the seed's own file, of which the seed is a sample: a draw by the same hash would take the seed's pairs alone
+    measure = {"inputs": [{"path": str(lab.seed)}], "sample": 16}
+    half = {"seed.sample": 16, "seed.holdout": 8}
+    file = _write(lab, tmp_path, seeds=[0], factors={"data": ["base"]}, measure=measure, set=half)
+    ended = command("study", "ablation", file, "-o", tmp_path / "out", "--json")
+    assert ended.status == 0, ended.err
+    assert json.loads(ended.out)["pairs"] >= 14
+
+
+def test_pairs_to_measure_on_that_the_seed_holds_all_are_refused(lab: Lab, tmp_path: Path, command: Command) -> None:
+    measure = {"inputs": [{"path": str(lab.seed)}]}
+    file = _write(lab, tmp_path, seeds=[0], factors={"data": ["base"]}, measure=measure)
+    ended = command("study", "ablation", file, "-o", tmp_path / "out")
+    assert ended.status == 2
+    assert "per token" not in ended.out  # a table of nothing
+    assert "no pair to measure on is left" in ended.err
+    assert "name pairs under measure" in ended.err
+
+
+def test_a_file_to_measure_on_that_is_missing_is_told_before_anything_is_made(
+    lab: Lab, tmp_path: Path, command: Command
+) -> None:
+    measure = {"inputs": [{"path": str(tmp_path / "none.jsonl")}]}
+    file = _write(lab, tmp_path, factors={"data": ["seed"]}, measure=measure)
+    ended = command("study", "ablation", file, "-o", tmp_path / "out")
+    assert ended.status == 2
+    assert "none.jsonl does not exist" in ended.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_single_changes_one_thing_at_a_time(lab: Lab, tmp_path: Path) -> None:
@@ -221,6 +279,7 @@ def test_single_changes_one_thing_at_a_time(lab: Lab, tmp_path: Path) -> None:
         ({"factors": {"data": []}}, "needs values"),
         ({"factors": {"data": ["seed"]}, "seeds": [1, 1]}, "must be different"),
         ({"factors": {"data": ["seed"]}, "recipe": "none.yaml"}, "does not exist"),
+        ({"factors": {"data": ["seed"]}, "metric": "lift"}, "metric is not a key of the study"),
     ],
 )
 def test_wrong_study_is_refused_by_what_is_wrong(lab: Lab, tmp_path: Path, change: dict[str, Any], told: str) -> None:
@@ -232,7 +291,7 @@ def test_page_and_tables_show_every_setting(done: tuple[Path, Path, dict[str, An
     folder, file, found = done
     told = command("study", "ablation", file, "-o", folder, "--quiet").out
     page = (folder / "study.html").read_text(encoding="utf-8")
-    for row in found["settings"]:
+    for row in found["metrics"]["nll"]["settings"]:
         assert f"{row['setting']['data']} " in told
         assert f"<td>{row['setting']['data']}</td>" in page
     assert "<script" not in page

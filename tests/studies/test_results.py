@@ -46,7 +46,7 @@ def test_seed_that_failed_in_a_setting_bears_on_no_difference(tmp_path: Path) ->
         _outcome(tmp_path, [19.0] * 10, data="base"),
     ]
     found = build_results(ABLATION, outcomes, [(_cell("base", 1), "no memory")], first="data=seed")
-    first, second = found["settings"]
+    first, second = found["metrics"]["nll"]["settings"]
     assert (first["value"], second["value"]) == (pytest.approx(2.5), pytest.approx(1.9))
     assert [second["difference"][key] for key in ("value", "low", "high")] == pytest.approx([-0.1] * 3)
 
@@ -54,7 +54,7 @@ def test_seed_that_failed_in_a_setting_bears_on_no_difference(tmp_path: Path) ->
 def test_no_setting_takes_the_place_of_a_first_one_that_failed(tmp_path: Path) -> None:
     outcomes = [_outcome(tmp_path, [20.0] * 10, data="base"), _outcome(tmp_path, [19.0] * 10, data="curated")]
     found = build_results(ABLATION, outcomes, [(_cell("seed", 0), "no memory")], first="data=seed")
-    assert [row["difference"] for row in found["settings"]] == [None, None]
+    assert [row["difference"] for row in found["metrics"]["nll"]["settings"]] == [None, None]
     assert any("data=seed, failed: there are no differences" in note for note in found["notes"])
 
 
@@ -73,7 +73,7 @@ def test_cells_without_a_pair_in_common_are_refused_with_what_to_do(tmp_path: Pa
     study = ScalingStudy(recipe="r.yaml", seeds=[0], **kinds) if scaling else ABLATION
     outcomes = [_outcome(tmp_path, [20.0] * 10, pairs=pairs, kind="k", size=pairs) for pairs in ("1", "2")]
     found = build_results(study, outcomes, [], first=outcomes[0].cell.name)
-    assert (found["settings"], found["pairs"], found["pairs_left_out"]) == ([], 0, 20)
+    assert (found["metrics"]["nll"]["settings"], found["pairs"], found["pairs_left_out"]) == ([], 0, 20)
     assert any("cells hold out different pairs" in note for note in found["notes"])
     with pytest.raises(InputError, match="no pair in common; name the pairs to measure on under measure"):
         check_done(found, tmp_path)

@@ -43,14 +43,14 @@ def test_each_kind_is_fitted_over_the_pairs_it_was_trained_on(done: tuple[int, d
     status, found, _ = done
     assert status == 1  # a kind of seed pairs has nothing to train on at size 0, and says so
     assert {row["name"] for row in found["failed"]} == {"kind=seed, size=0"}
-    fits = {row["kind"]: row for row in found["fits"]}
+    fits = {row["kind"]: row for row in found["metrics"]["nll"]["fits"]}
     seed_pairs = fits["curated"]["sizes"][0]
     assert fits["curated"]["sizes"] == fits["uncurated"]["sizes"] == [seed_pairs, seed_pairs + 3, seed_pairs + 6]
     assert fits["seed"]["sizes"] == [3, 6]
     for fit in fits.values():
         assert fit["alpha"]["low"] <= fit["alpha"]["value"] <= fit["alpha"]["high"]
-    assert found["log_base"] == "e"
-    assert [(row["kind"], row["against"]) for row in found["comparisons"]] == [
+    assert found["metrics"]["nll"]["log_base"] == "e"
+    assert [(row["kind"], row["against"]) for row in found["metrics"]["nll"]["comparisons"]] == [
         ("uncurated", "curated"),
         ("uncurated", "seed"),
         ("curated", "seed"),
@@ -92,7 +92,7 @@ def test_a_smaller_draw_of_a_seed_lies_in_its_larger_one(done: tuple[int, dict[s
 def test_the_plot_is_in_the_page_and_needs_nothing_else(done: tuple[int, dict[str, Any], Path]) -> None:
     _, _, folder = done
     page = (folder / "study.html").read_text(encoding="utf-8")
-    assert page.count("<polyline") == 3
+    assert page.count("<polyline") == 6  # three kinds, each by both metrics
     assert "http" not in page.replace("http-equiv", "")
 
 

@@ -16,6 +16,7 @@ from humpback.benchmarking.alpacaeval import (
 )
 from humpback.benchmarking.comparisons import Comparison, Figures, figure
 from humpback.benchmarking.lengthcontrol import Difficulty, control_lengths, fit_difficulty
+from humpback.benchmarking.winrates import MIN_BOOTSTRAP
 from humpback.errors import InputError
 
 __all__ = ["run_alpaca_eval"]
@@ -172,6 +173,11 @@ def _print(
         for model, f in rows
     ]
     print_table(f"against {baseline}, percent", headers, cells)
+    few = [model for model, f in rows if f.n_total < MIN_BOOTSTRAP]
+    if few:
+        print(
+            f"fewer than {MIN_BOOTSTRAP} prompts say nothing of how far chance goes, nor do their s.e.: {', '.join(few)}"
+        )
     if reason:
         print(f"no length-controlled win rate: {reason}")
     if difficulty:

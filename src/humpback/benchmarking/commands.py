@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from humpback.errors import InputError, StoppedError
-from humpback.options import Answers, Device, Engine, Json, Quiet, Sample, Tags
+from humpback.options import Answers, Device, Engine, Json, PromptSet, PromptsFolder, Quiet, Sample, Tags
 
 if TYPE_CHECKING:
     from humpback.benchmarking.models import ModelOptions, TagChoice
@@ -45,10 +45,8 @@ def alpaca_eval(
             help="Annotations of other models, which say how hard the prompts are (default: --annotations).",
         ),
     ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option("--prompts", metavar="FILE", help="The evaluation set, to join files with ids and with texts."),
-    ] = None,
+    prompts: PromptSet = None,
+    prompts_folder: PromptsFolder = None,
     compare: Annotated[
         Path | None, typer.Option("--compare", metavar="FILE", help="A leaderboard to show the differences to.")
     ] = None,
@@ -57,14 +55,18 @@ def alpaca_eval(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Compute AlpacaEval's figures from recorded annotations: win rates, also at equal lengths, without asking a judge."""
+    """Compute AlpacaEval's figures from recorded annotations: win rates, also at equal lengths, without asking a judge.
+
+    The evaluation set, as --prompts, joins files that number the prompts with files that have their texts.
+    """
     from humpback.benchmarking.alpaca_command import run_alpaca_eval
+    from humpback.benchmarking.sides import find_prompts
 
     run_alpaca_eval(
         annotations,
         outputs=outputs or (),
         difficulty_from=difficulty_from or (),
-        prompts=prompts,
+        prompts=find_prompts(prompts, prompts_folder),
         compare=compare,
         leaderboard=leaderboard,
         as_json=json_,
@@ -77,10 +79,8 @@ def winrate(
     judge: Annotated[
         str, typer.Option("--judge", metavar="MODEL|URL", help="Who judges: a model, or a server's address.")
     ],
-    prompts: Annotated[
-        Path | None,
-        typer.Option("--prompts", metavar="FILE", help="JSON or JSONL: instruction, prompt or turns; category."),
-    ] = None,
+    prompts: PromptSet = None,
+    prompts_folder: PromptsFolder = None,
     folder: Answers = Path("winrate"),
     by_probability: Annotated[
         bool, typer.Option("--by-probability", help="Read the judge's probabilities; it writes no reasoning.")
@@ -114,6 +114,7 @@ def winrate(
     """
     from dataclasses import replace
 
+    from humpback.benchmarking.sides import find_prompts
     from humpback.benchmarking.winrate_command import Settings, run_winrate
     from humpback.engines.base import Sampling
 
@@ -122,7 +123,7 @@ def winrate(
         model=model,
         baseline=baseline,
         judge=judge,
-        prompts=prompts,
+        prompts=find_prompts(prompts, prompts_folder),
         by_probability=by_probability,
         reply_tokens=reply_tokens,
         recheck=recheck,

@@ -13,7 +13,7 @@ from humpback.engines.base import EngineTotals, Sampling
 from humpback.errors import InputError
 from humpback.store.fingerprint import derive_seed
 
-__all__ = ["Answers", "Question", "answer", "is_outputs", "read_questions", "shared_questions"]
+__all__ = ["Answers", "Question", "answer", "find_prompts", "is_outputs", "read_questions", "shared_questions"]
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
@@ -44,6 +44,39 @@ class Answers:
 def is_outputs(side: str) -> bool:
     """Say whether a side is a file of outputs, and not a model."""
     return side.lower().endswith(SUFFIXES)
+
+
+def find_prompts(given: str | None, folder: Path | None) -> Path | None:
+    """Return the file of prompts that is meant: a file, or by its name without suffix a set of the folder; None for None."""
+    if given is None or Path(given).is_file() or is_outputs(given) or Path(given).name != given:
+        return None if given is None else Path(given)
+    if folder is None:
+        raise InputError(
+            f"--prompts {given} is no file, and the name of a set needs the folder it is in: give --prompts-folder FOLDER, or "
+            "set HUMPBACK_PROMPTS"
+        )
+    sets = _list_sets(folder)
+    found = sets.get(given, [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{folder} has several sets {given}: {', '.join(path.name for path in found)}; name the file")
+    there = f"it has {', '.join(sorted(sets))}" if sets else f"it has none: files {', '.join(SUFFIXES)} are sets"
+    raise InputError(f"{folder} has no prompt set {given}; {there}")
+
+
+def _list_sets(folder: Path) -> dict[str, list[Path]]:
+    try:
+        files = sorted(path for path in folder.iterdir() if is_outputs(path.name))
+    except OSError as error:
+        raise InputError(
+            f"the folder of prompt sets {folder} cannot be read: {error.strerror}; give another --prompts-folder"
+        ) from error
+    sets: dict[str, list[Path]] = {}
+    for path in files:
+        suffix = max((s for s in SUFFIXES if path.name.lower().endswith(s)), key=len)
+        sets.setdefault(path.name[: -len(suffix)], []).append(path)
+    return sets
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -117,6 +150,6 @@ def _look_up(path: Path, questions: Sequence[Question]) -> Answers:
     if missing:
         raise InputError(
             f"{path} has no output for {len(missing)} of {len(questions)} prompts, for example {missing[0][:80]!r}; "
-            "outputs and prompts must match"
+            "add those outputs, or take the prompts out"
         )
     return Answers(name=outputs[0].generator, outputs=tuple(by_text[question.text] for question in questions))

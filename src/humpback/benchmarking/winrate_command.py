@@ -106,7 +106,8 @@ def _choose_questions(settings: Settings) -> list[Question]:
     elif len(files) == 2:
         questions = shared_questions(files[0], files[1])
     else:
-        raise InputError("a model needs --prompts FILE to answer; only two files of outputs bring their own")
+        own = f"; --prompts {files[0]} takes those of the outputs" if files else ""
+        raise InputError(f"a model needs --prompts to answer; only two files of outputs bring their own{own}")
     return draw(questions, settings.sample, settings.seed)
 
 

@@ -99,7 +99,7 @@ def _print(rows: Sequence[dict[str, object]]) -> None:
         if accuracy is None or accuracy.value is None:
             return "–"
         if accuracy.low is None or accuracy.high is None:
-            return f"{100 * accuracy.value:.1f} (n too small for an interval)"
+            return f"{100 * accuracy.value:.1f} (small n)"
         return f"{100 * accuracy.value:.1f} ({100 * accuracy.low:.1f}–{100 * accuracy.high:.1f})"
 
     def tell_difference(value: object) -> str:
@@ -116,7 +116,7 @@ def _print(rows: Sequence[dict[str, object]]) -> None:
         told = [str(row[name]) for name in ("task", "model", "n", "failed")]
         told += [f"{100 * float(str(row['chance'])):.1f}", *(tell(row[way]) for way in WAYS)]
         cells.append([*told, tell_difference(row["against_first"])] if several else told)
-    title = "accuracy in percent, Wilson's 95 %"
+    title = "accuracy in percent, Wilson's 95 %; a small n has no interval"
     print_table(
         f"{title}; differences per character, paired" if several else title,
         [*headers, "less the first's>"] if several else headers,

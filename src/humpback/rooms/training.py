@@ -13,13 +13,13 @@ from humpback.engines.base import ModelRef
 from humpback.errors import GateError
 from humpback.progress import tell_reasons
 from humpback.recipe import TrainSettings, identity_of
-from humpback.records import Example, Scored
+from humpback.records import Example, Rejected, Scored
 from humpback.rooms.base import RoomBase
 from humpback.runner import Output, Work
 from humpback.sitting import Result
 from humpback.stages.control import draw_control
 from humpback.stages.finetune import finetune, take_twin, train_spec
-from humpback.stages.mix import KeepOut, mix, mix_backward
+from humpback.stages.mix import KeepOut, mix, mix_backward, unfit_to_train
 from humpback.store.fingerprint import hash_file
 from humpback.store.rundir import Counts
 from humpback.store.shards import shard_files
@@ -64,11 +64,13 @@ class TrainingRooms(RoomBase):
 
         def do(folder: Path) -> tuple[Work, Result]:
             count = sum(row.origin == "web" for row in self.read(f"{last}/mix", "mix", Example))
-            rows = draw_control(lambda: self._scored(t), count, random_seed=self.recipe.random_seed)
+            seed = self.recipe.random_seed
+            rows = draw_control(lambda: self._scored(t), count, random_seed=seed, unfit=self._unfit)
             return self.stream("control/draw", rows, Output(folder, "drawn", Scored)), {}
 
-        identity = {"random_seed": self.recipe.random_seed}
-        self.stage("control/draw", identity, inputs=[f"{last}/score", f"{last}/mix"], do=do)
+        identity = {"random_seed": self.recipe.random_seed, **self._mixing()}
+        sources = ["seed", f"{last}/score", f"{last}/mix"]
+        self.stage("control/draw", identity, inputs=sources, models={"base": self.base}, do=do)
 
     def mix_control(self) -> None:
         def do(folder: Path) -> tuple[Work, Result]:
@@ -128,6 +130,9 @@ class TrainingRooms(RoomBase):
         sets = self.recipe.corpus.decontaminate
         texts = (text for pair in self.pairs("holdout") for text in (pair.instruction, pair.response))
         return KeepOut(Overlap.of_texts("the held-out pairs", texts), Overlap.load(sets) if sets else None)
+
+    def _unfit(self, row: Scored) -> Rejected | None:
+        return unfit_to_train(row, self.prompts, self.recipe.mix, self._keep_out)
 
     def _kept_out(self) -> Result:
         files = set_files(self.recipe.corpus.decontaminate)

@@ -21,7 +21,7 @@ from humpback.errors import InputError
 from humpback.recipe import SeedInput, SeedSettings
 from humpback.records import Pair, Rejected, content_id
 
-__all__ = ["MAX_LINE_BYTES", "MIN_TRAIN_PAIRS", "check_inputs", "input_files", "read_pairs"]
+__all__ = ["MAX_LINE_BYTES", "MIN_TRAIN_PAIRS", "check_inputs", "input_files", "read_distinct", "read_pairs"]
 
 MAX_LINE_BYTES = 16_000_000
 """Longest line of a seed file."""
@@ -41,16 +41,11 @@ def read_pairs(settings: SeedSettings, *, random_seed: int) -> Iterator[Pair | R
     from case, spacing and punctuation) are all in one split: what is held out must not have been trained on.
     """
     pairs: list[Pair] = []
-    seen: set[str] = set()
-    for given in settings.inputs:
-        for item in _read(given, settings.max_response_chars):
-            if isinstance(item, Pair) and (key := _normalise(item.instruction)) in seen:
-                item = _rejected(item, "duplicate", "an earlier pair has the same instruction")
-            if isinstance(item, Rejected):
-                yield item
-            else:
-                seen.add(key)
-                pairs.append(item)
+    for item in read_distinct(settings.inputs, settings.max_response_chars):
+        if isinstance(item, Rejected):
+            yield item
+        else:
+            pairs.append(item)
     chosen = _smallest([pair.id for pair in pairs], settings.sample, str(random_seed))
     _check_size(settings, len(pairs), len(chosen))
     held = _hold_out([pair for pair in pairs if pair.id in chosen], settings.holdout, str(random_seed))
@@ -62,6 +57,20 @@ def read_pairs(settings: SeedSettings, *, random_seed: int) -> Iterator[Pair | R
         else:
             split: Literal["train", "holdout"] = "holdout" if pair.id in held else "train"
             yield dataclasses.replace(pair, split=split)
+
+
+def read_distinct(inputs: Sequence[SeedInput], max_response_chars: int) -> Iterator[Pair | Rejected]:
+    """Yield every pair in file order, of those with the same instruction the first, and those left out."""
+    seen: set[str] = set()
+    for given in inputs:
+        for item in _read(given, max_response_chars):
+            if isinstance(item, Rejected):
+                yield item
+            elif (key := _normalise(item.instruction)) in seen:
+                yield _rejected(item, "duplicate", "an earlier pair has the same instruction")
+            else:
+                seen.add(key)
+                yield item
 
 
 def check_inputs(inputs: Sequence[SeedInput]) -> None:

@@ -16,7 +16,7 @@ from humpback.recipe import MixSettings
 from humpback.records import Example, Pair, Rejected, Scored, content_id
 from humpback.stages.rejecting import reject
 
-__all__ = ["KeepOut", "mix", "mix_backward"]
+__all__ = ["KeepOut", "mix", "mix_backward", "unfit_to_train"]
 
 
 LEAST_WEIGHT = 0.01
@@ -64,6 +64,14 @@ def mix(
                 continue
             weight = max(row.scores[P_GOOD], LEAST_WEIGHT)
         yield _forward(row, prompts, keep_out, tag=prompts.web_tag, sampling=settings.curated_weight, weight=weight)
+
+
+def unfit_to_train(
+    row: Scored, prompts: Prompts, settings: MixSettings | None = None, keep_out: KeepOut = NOTHING
+) -> Rejected | None:
+    """Return what `mix` would reject a candidate for, or None."""
+    (outcome,) = mix((), [row], prompts, settings, keep_out)
+    return outcome if isinstance(outcome, Rejected) else None
 
 
 def mix_backward(seed: Iterable[Pair], prompts: Prompts, keep_out: KeepOut = NOTHING) -> Iterator[Example | Rejected]:

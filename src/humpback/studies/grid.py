@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,7 +21,8 @@ from humpback.store.fingerprint import fingerprint
 
 __all__ = ["AblationStudy", "Arm", "Cell", "Data", "Measured", "ScalingStudy", "Study", "load_study"]
 
-Data = Literal["base", "seed", "curated", "uncurated", "seed+curated", "seed+uncurated"]
+Data = Literal["base", "seed", "curated", "uncurated", "worst", "seed+curated", "seed+uncurated", "seed+worst"]
+Candidates = Literal["curated", "uncurated", "worst"]
 Tags = Literal["both", "seed", "web", "none"]
 Value = str | int | float | bool | None | list[Any]
 
@@ -30,10 +31,11 @@ class Arm(Section):
     """What the last model of a cell is trained on and how it is asked; all that comes before is the recipe's."""
 
     data: Data = "seed+curated"
-    """base: the base model as it is. seed: seed pairs only. curated, uncurated: candidates that the last iteration keeps, or any,
-    drawn at random; with `seed+` the seed pairs too."""
+    """base: the base model as it is. seed: seed pairs only. Candidates: curated, those that the last iteration keeps; uncurated, any,
+    drawn at random; worst, as many of the worst scored as were curated. With `seed+` the seed pairs too."""
     size: int | None = Field(None, ge=0)
-    """Candidates drawn, or seed pairs with data=seed; null takes all seed pairs, all that are curated, and as many uncurated."""
+    """Candidates drawn, or seed pairs with data=seed; null takes all seed pairs, all that are curated, and as many
+    uncurated or worst. Fewer are drawn at random, of the worst too."""
     train_tags: Tags = "both"
     """Tags while training: both (S_a with seed pairs, S_w with candidates), or one of them or none with every row."""
     infer_tags: Tags = "both"
@@ -46,11 +48,12 @@ class Arm(Section):
         return self.data.startswith("seed")
 
     @property
-    def candidates(self) -> str | None:
-        """Which candidates it learns from: `curated`, `uncurated`, or None; of size 0 all kinds are the seed alone, trained once."""
+    def candidates(self) -> Candidates | None:
+        """Which candidates it learns from, or None; of size 0 all kinds are the seed alone, trained once."""
         if self.size == 0:
             return None
-        return next((kind for kind in ("uncurated", "curated") if self.data.endswith(kind)), None)
+        kinds: tuple[Candidates, ...] = get_args(Candidates)
+        return next((kind for kind in kinds if self.data.rpartition("+")[2] == kind), None)
 
 
 class Measured(Section):
@@ -74,9 +77,6 @@ class Study(Section):
     steps: int | None = Field(None, ge=1)
     """Optimizer steps of every cell's last training, so that cells are compared at equal steps; null: as the recipe says."""
     measure: Measured | None = None
-    metric: Literal["nll", "lift"] = "nll"
-    """nll: nats per token of held-out responses, less is better. lift: nats per token that the instruction saves of them, more is
-    better."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples of pairs and of seeds."""
     confidence: float = Field(0.95, gt=0.5, lt=1)

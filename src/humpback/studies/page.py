@@ -19,14 +19,13 @@ Row = Mapping[str, Any]
 
 def print_results(found: Row) -> None:
     """Print every setting, the fits and their comparison, what failed and what to bear in mind."""
-    told = f"{found['metric']} per token on {found['pairs']} pairs, {found['better']} is better"
-    print_table(told, headers(found), list(setting_rows(found)))
-    if found["study"] == "scaling":
-        print_table(
-            f"{found['metric']} = alpha * log(N) + C, log to base {found['log_base']}", FITS, list(fit_rows(found))
-        )
-        if found["comparisons"]:
-            print_table("alpha of one kind minus another's", COMPARED, list(compared_rows(found)))
+    for metric, told in found["metrics"].items() if found["pairs"] else ():
+        title = f"{metric} per token on {found['pairs']} pairs, {told['better']} is better"
+        print_table(title, headers(told), list(setting_rows(told)))
+        if found["study"] == "scaling":
+            print_table(f"{metric} = alpha * log(N) + C, log to base {told['log_base']}", FITS, list(fit_rows(told)))
+            if told["comparisons"]:
+                print_table("alpha of one kind minus another's", COMPARED, list(compared_rows(told)))
     for row in found["failed"]:
         print(figures.clean(f"failed: {row['name']}, seed {row['seed']}: {row['why']}"))
     for note in found["notes"]:
@@ -38,15 +37,15 @@ FITS = ("kind", "alpha>", "interval>", "C>", "r squared>", "why not")
 COMPARED = ("kind", "against", "difference>", "interval>", "p>", "p, Holm>")
 
 
-def headers(found: Row) -> list[str]:
+def headers(told: Row) -> list[str]:
     """Return the columns of the table of settings: what sets them apart, then figures; `>` marks one aligned to the right."""
-    apart: dict[str, str] = next((row["setting"] for row in found["settings"]), {})
+    apart: dict[str, str] = next((row["setting"] for row in told["settings"]), {})
     return [*apart, *FIGURES]
 
 
-def setting_rows(found: Row) -> Iterator[list[str]]:
+def setting_rows(told: Row) -> Iterator[list[str]]:
     """Yield the cells of the table of settings, as text."""
-    for row in found["settings"]:
+    for row in told["settings"]:
         apart = row["difference"]
         yield [
             *row["setting"].values(),
@@ -60,9 +59,9 @@ def setting_rows(found: Row) -> Iterator[list[str]]:
         ]
 
 
-def fit_rows(found: Row) -> Iterator[list[str]]:
+def fit_rows(told: Row) -> Iterator[list[str]]:
     """Yield the cells of the table of fits."""
-    for row in found["fits"]:
+    for row in told["fits"]:
         if row["alpha"] is None:
             yield [row["kind"], *[figures.NOTHING] * 4, row["why"]]
             continue
@@ -78,52 +77,53 @@ def fit_rows(found: Row) -> Iterator[list[str]]:
         ]
 
 
-def compared_rows(found: Row) -> Iterator[list[str]]:
+def compared_rows(told: Row) -> Iterator[list[str]]:
     """Yield the cells of the table that compares slopes."""
-    for row in found["comparisons"]:
+    for row in told["comparisons"]:
         p_values = [figures.NOTHING if row[key] is None else f"{row[key]:.4f}" for key in ("p_value", "p_holm")]
         yield [row["kind"], row["against"], _signed(row["value"]), _bounds(row, signed=True), *p_values]
 
 
 def write_page(path: Path, name: str, found: Row) -> None:
     """Write the page of a study's results."""
-    apart = [row["difference"] for row in found["settings"] if row["difference"]]
-    html = (
-        open_templates()
-        .get_template("study.html.j2")
-        .render(
-            name=name,
-            found=found,
-            plots=plots,
-            settings=list(zip(found["settings"], setting_rows(found), strict=True)),
-            scale=plots.scale_of(found["settings"]),
-            apart_scale=plots.scale_of(apart, 0.0),
-            headers=headers(found),
-            fits=list(fit_rows(found)) if found["study"] == "scaling" else [],
-            fit_headers=FITS,
-            compared=list(compared_rows(found)) if found["study"] == "scaling" else [],
-            compared_headers=COMPARED,
-            picture=_picture(found),
-        )
-    )
+    sections = [_section(metric, told) for metric, told in found["metrics"].items()]
+    template = open_templates().get_template("study.html.j2")
+    html = template.render(name=name, found=found, plots=plots, sections=sections)
     atomic_write(path, html.encode("utf-8", "replace"))
 
 
-def _picture(found: Row) -> str:
-    """Return the plot of a scaling study, the empty text for another."""
-    if found["study"] != "scaling" or not found["settings"]:
-        return ""
+def _section(metric: str, told: Row) -> Row:
+    """Return what the page shows of one metric."""
+    scaling = "fits" in told
+    return {
+        "metric": metric,
+        "better": told["better"],
+        "settings": list(zip(told["settings"], setting_rows(told), strict=True)),
+        "scale": plots.scale_of(told["settings"]),
+        "apart_scale": plots.scale_of([row["difference"] for row in told["settings"] if row["difference"]], 0.0),
+        "headers": headers(told),
+        "fits": list(fit_rows(told)) if scaling else [],
+        "fit_headers": FITS,
+        "compared": list(compared_rows(told)) if scaling else [],
+        "compared_headers": COMPARED,
+        "picture": _picture(metric, told) if scaling and told["settings"] else "",
+        "log_base": told.get("log_base"),
+    }
+
+
+def _picture(metric: str, told: Row) -> str:
+    """Return the plot of a scaling study's fits."""
     kinds = [
         plots.Fitted(
             name=fit["kind"],
-            points=[(row["examples"], row) for row in found["settings"] if row["setting"]["kind"] == fit["kind"]],
+            points=[(row["examples"], row) for row in told["settings"] if row["setting"]["kind"] == fit["kind"]],
             slope=fit["alpha"]["value"] if fit["alpha"] else None,
             intercept=fit["intercept"] if fit["alpha"] else None,
         )
-        for fit in found["fits"]
+        for fit in told["fits"]
     ]
-    label = f"{found['metric']} by pairs trained on, N on a logarithmic axis, with the fit of each kind"
-    return plots.fitted_lines(kinds, found["log_base"], label)
+    label = f"{metric} by pairs trained on, N on a logarithmic axis, with the fit of each kind"
+    return plots.fitted_lines(kinds, told["log_base"], label)
 
 
 def _number(value: float | None) -> str:

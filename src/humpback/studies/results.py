@@ -1,4 +1,7 @@
-"""What a study found, as plain values: every setting with its interval, its difference from the first, or why it has none."""
+"""What a study found, as plain values: every setting with its interval, its difference from the first, or why it has none.
+
+Each cell is measured after the instruction and after none, so both metrics are told of the same answers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,9 +21,12 @@ from humpback.store.rundir import RunDir
 from humpback.studies.cell import LIKELIHOODS
 from humpback.studies.grid import AblationStudy, Cell, ScalingStudy, Study
 
-__all__ = ["Outcome", "build_results"]
+__all__ = ["METRICS", "Metric", "Outcome", "build_results"]
 
 Row = dict[str, Any]
+Metric = Literal["nll", "lift"]
+METRICS: dict[Metric, str] = {"nll": "lower", "lift": "higher"}
+"""nll: nats per token of held-out responses. lift: nats per token that the instruction saves of them. Which of each is better."""
 FEW_SEEDS = 5
 """Fewer training seeds than this say little of how far seeds differ."""
 
@@ -59,6 +65,11 @@ class Outcome:
         self.steps: int = facts.get("steps", 0)
         self.label_tokens: int = facts.get("label_tokens", 0)
 
+    def nats(self, metric: Metric, pair: str) -> float:
+        """Return a pair's part of a metric, over all its tokens."""
+        given, alone, _ = self.pairs[pair]
+        return given if metric == "nll" else alone - given
+
 
 def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tuple[Cell, str]], *, first: str) -> Row:
     """Return every figure of the study; pairs that any cell has not measured count for none.
@@ -70,44 +81,54 @@ def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tu
     by_setting: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_setting.setdefault(outcome.cell.name, []).append(outcome)
-    spreads = _spread(study, by_setting, pairs) if pairs else {}
-    against = by_setting.get(first, [])
-    told: Row = {
+    return {
         "study": "scaling" if isinstance(study, ScalingStudy) else "ablation",
-        "metric": study.metric,
-        "better": "lower" if study.metric == "nll" else "higher",
+        "metrics": {metric: _tell_metric(study, metric, by_setting, pairs, first) for metric in METRICS},
+        "cells": len(outcomes),
         "pairs": len(pairs),
         "pairs_left_out": len(frozenset().union(*(o.held for o in outcomes)) - common),
         "seeds": study.seeds,
         "confidence": study.confidence,
         "resamples": study.resamples,
-        "settings": [
-            {
-                **_row(study, by_setting[name], spread),
-                "difference": _difference(study, by_setting[name], against, pairs),
-            }
-            for name, spread in spreads.items()
-        ],
         "failed": [{"setting": dict(c.setting), "name": c.name, "seed": c.seed, "why": why} for c, why in failed],
         "notes": _notes(study, outcomes, pairs, failed, first),
     }
-    if isinstance(study, ScalingStudy):
-        told |= _scaling(study, by_setting, spreads)
-    return told
 
 
-def _spread(study: Study, by_setting: Mapping[str, Sequence[Outcome]], pairs: Sequence[str]) -> dict[str, Spread]:
-    def value(outcome: Outcome, pair: str) -> float:
-        nats, bare, _ = outcome.pairs[pair]
-        return nats if study.metric == "nll" else bare - nats
+def _tell_metric(
+    study: Study, metric: Metric, by_setting: Mapping[str, Sequence[Outcome]], pairs: Sequence[str], first: str
+) -> Row:
+    spreads = _spread(study, metric, by_setting, pairs) if pairs else {}
+    against = by_setting.get(first, [])
+    rows = [
+        {
+            **_row(study, by_setting[name], spread),
+            "by_seed": {str(o.cell.seed): _mean(o, metric, pairs) for o in by_setting[name]},
+            "difference": _difference(study, metric, by_setting[name], against, pairs),
+        }
+        for name, spread in spreads.items()
+    ]
+    told: Row = {"better": METRICS[metric], "settings": rows}
+    return told | (_scaling(study, by_setting, spreads) if isinstance(study, ScalingStudy) else {})
 
+
+def _spread(
+    study: Study, metric: Metric, by_setting: Mapping[str, Sequence[Outcome]], pairs: Sequence[str]
+) -> dict[str, Spread]:
     first = next(iter(by_setting.values()))[0]
     return spread_settings(
-        {name: {o.cell.seed: [value(o, pair) for pair in pairs] for o in own} for name, own in by_setting.items()},
+        {
+            name: {o.cell.seed: [o.nats(metric, pair) for pair in pairs] for o in own}
+            for name, own in by_setting.items()
+        },
         [first.pairs[pair][2] for pair in pairs],
         resamples=study.resamples,
         seed=derive_seed(0, "study-bootstrap"),
     )
+
+
+def _mean(outcome: Outcome, metric: Metric, pairs: Sequence[str]) -> float:
+    return sum(outcome.nats(metric, pair) for pair in pairs) / sum(outcome.pairs[pair][2] for pair in pairs)
 
 
 def _row(study: Study, outcomes: Sequence[Outcome], spread: Spread) -> Row:
@@ -125,14 +146,15 @@ def _row(study: Study, outcomes: Sequence[Outcome], spread: Spread) -> Row:
 
 
 def _difference(
-    study: Study, outcomes: Sequence[Outcome], first: Sequence[Outcome], pairs: Sequence[str]
+    study: Study, metric: Metric, outcomes: Sequence[Outcome], first: Sequence[Outcome], pairs: Sequence[str]
 ) -> Row | None:
     """Return a setting minus the first over the seeds that both have: one that failed in either says nothing of the change."""
     shared = {o.cell.seed for o in outcomes} & {o.cell.seed for o in first}
     if not shared or outcomes[0].cell.name == first[0].cell.name:
         return None
     sides = {"own": outcomes, "first": first}
-    spreads = _spread(study, {name: [o for o in own if o.cell.seed in shared] for name, own in sides.items()}, pairs)
+    both = {name: [o for o in own if o.cell.seed in shared] for name, own in sides.items()}
+    spreads = _spread(study, metric, both, pairs)
     one, other = spreads["own"], spreads["first"]
     apart = Spread(value=one.value - other.value, draws=one.draws - other.draws, prompts=one.prompts, seeds=len(shared))
     return asdict(apart.interval(study.confidence))

@@ -21,6 +21,7 @@ from humpback.errors import (
 from humpback.progress import Console, format_seconds
 from humpback.recipe import identity_of
 from humpback.runner import to_json
+from humpback.seeds.readers import check_inputs
 from humpback.store.fingerprint import fingerprint
 from humpback.store.rundir import RunDir, check_folder
 from humpback.store.shards import atomic_write
@@ -125,6 +126,8 @@ def _training(cell: Cell) -> str:
 def run_study(study: Study, cells: Sequence[Cell], folder: Path, *, console: Console) -> dict[str, Any]:
     """Make what is not there yet, and return what was found, which is written into the folder too."""
     sources = [given.path for cell in cells if cell.recipe for given in cell.recipe.corpus.inputs]
+    if study.measure:
+        check_inputs(study.measure.inputs)
     check_folder(folder, sources, what="study folder", inputs="corpus.inputs", fix="-o FOLDER")
     with RunDir(folder, what="study folder"):
         for line in plan_study(study, cells, folder).lines():
@@ -197,9 +200,9 @@ def _seconds(folder: Path, cell: Cell) -> float:
 
 def check_done(found: dict[str, Any], folder: Path) -> None:
     """Raise for cells that failed, once everything else is told."""
-    if found["failed"] and not found["settings"]:
+    if not found["cells"]:
         raise InputError(f"no cell of the study in {folder} could be measured; the first: {found['failed'][0]['why']}")
-    if not found["settings"]:
+    if not found["pairs"]:
         raise InputError(
             f"the cells of the study in {folder} have measured no pair in common; name the pairs to measure on under measure"
         )
