@@ -33,7 +33,19 @@ from humpback.tasks import Engines, PromptSpec
 
 __all__ = ["Result", "Shelf", "Sitting"]
 
-WITHOUT_ROWS = ("finetune", "gate", "audit", "correct", "stop", "evaluate", "human", "dataset", "report", "measure")
+WITHOUT_ROWS = (
+    "finetune",
+    "gate",
+    "audit",
+    "correct",
+    "stop",
+    "evaluate",
+    "human",
+    "dataset",
+    "report",
+    "measure",
+    "judge",
+)
 """Stages whose kept rows are no Parquet files of their own folder."""
 
 STAGE_VERSION = 7

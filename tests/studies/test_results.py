@@ -11,7 +11,8 @@ import pytest
 
 from humpback.errors import InputError
 from humpback.studies.grid import AblationStudy, Arm, Cell, ScalingStudy
-from humpback.studies.results import Outcome, build_results
+from humpback.studies.outcome import Outcome
+from humpback.studies.results import build_results
 from humpback.studies.running import check_done
 
 ABLATION = AblationStudy(recipe="r.yaml", factors={"data": ["seed", "base"]}, seeds=[0, 1], resamples=100)

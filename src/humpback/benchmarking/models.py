@@ -16,7 +16,7 @@ from humpback.progress import Console
 from humpback.prompts import RUBRIC, SEED_TAG, WEB_TAG, Prompts
 from humpback.recipe import ServerSettings, load_recipe
 
-__all__ = ["ModelOptions", "TagChoice", "choose_tag", "make_prompts", "opened"]
+__all__ = ["ModelOptions", "TagChoice", "choose_tag", "make_prompts", "opened", "specify"]
 
 TagChoice = Literal["auto", "both", "seed", "none"]
 
@@ -44,7 +44,7 @@ class ModelOptions:
 def opened(reference: str, options: ModelOptions, *, needs: Capability) -> Iterator[CachedEngine]:
     """Open the model, check that it can do what is needed, and free its memory in the end."""
     with Console(quiet=options.quiet).bar(reference, None, "answers") as bar:
-        engine = open_engine(_specify(reference, options), lambda heard: bar.hear(heard.totals, work=heard.work))
+        engine = open_engine(specify(reference, options), lambda heard: bar.hear(heard.totals, work=heard.work))
         try:
             if needs not in engine.capabilities:
                 told = f"{reference} cannot answer here: its engine has no {needs}. {engine.lacks(needs)}"
@@ -54,7 +54,8 @@ def opened(reference: str, options: ModelOptions, *, needs: Capability) -> Itera
             engine.close()
 
 
-def _specify(reference: str, options: ModelOptions) -> EngineSpec:
+def specify(reference: str, options: ModelOptions) -> EngineSpec:
+    """Return what is opened for a reference; a server is asked what it serves."""
     served = reference.startswith(("http://", "https://"))
     server = None
     if served:

@@ -9,11 +9,22 @@ from pathlib import Path
 
 from humpback.benchmarking.alpacaeval import Output, read_json_rows, read_outputs
 from humpback.benchmarking.models import ModelOptions, TagChoice, choose_tag, make_prompts, opened
-from humpback.engines.base import EngineTotals, Sampling
+from humpback.engines.base import Engine, EngineTotals, Sampling
 from humpback.errors import InputError
+from humpback.prompts import Prompts
 from humpback.store.fingerprint import derive_seed
 
-__all__ = ["Answers", "Question", "answer", "find_prompts", "is_outputs", "read_questions", "shared_questions"]
+__all__ = [
+    "Answers",
+    "Question",
+    "answer",
+    "ask",
+    "find_prompts",
+    "is_outputs",
+    "look_up",
+    "read_questions",
+    "shared_questions",
+]
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
@@ -120,30 +131,43 @@ def answer(
 ) -> Answers:
     """Return a side's answers, out of its file or asked of its model."""
     if is_outputs(side):
-        return _look_up(Path(side), questions)
+        return look_up(Path(side), questions)
     tag = choose_tag(side, tags)
     with opened(side, options, needs="generate") as engine:
-        prompts = make_prompts(engine, options)
-        asked = [prompts.answer(q.text, tag, seed=derive_seed(seed, "winrate", q.text)) for q in questions]
-        room = options.max_tokens - sampling.max_tokens
-        fits = [len(prompt.token_ids) <= room for prompt in asked]
-        drawn = iter(engine.generate([p for p, fit in zip(asked, fits, strict=True) if fit], sampling))
-        given = [next(drawn) if fit else None for fit in fits]
-        totals = replace(engine.totals)
+        given = ask(engine, make_prompts(engine, options), questions, name=side, tag=tag, sampling=sampling, seed=seed)
+        return replace(given, totals=replace(engine.totals))
+
+
+def ask(
+    engine: Engine,
+    prompts: Prompts,
+    questions: Sequence[Question],
+    *,
+    name: str,
+    tag: str,
+    sampling: Sampling,
+    seed: int,
+) -> Answers:
+    """Return what an opened model answers; each draw depends on the seed and the prompt alone."""
+    asked = [prompts.answer(q.text, tag, seed=derive_seed(seed, "winrate", q.text)) for q in questions]
+    room = prompts.max_tokens - sampling.max_tokens
+    fits = [len(prompt.token_ids) <= room for prompt in asked]
+    drawn = iter(engine.generate([p for p, fit in zip(asked, fits, strict=True) if fit], sampling))
+    given = [next(drawn) if fit else None for fit in fits]
     outputs = tuple(c.text if c is not None and c.finish != "error" else None for c in given)
     errors = {c.error or "no reason given" for c in given if c is not None and c.finish == "error"}
     if not all(fits):
-        errors.add(f"too_long: prompt and answer exceed {options.max_tokens} tokens (--max-tokens)")
+        errors.add(f"too_long: prompt and answer exceed {prompts.max_tokens} tokens (--max-tokens)")
     return Answers(
-        name=side,
+        name=name,
         outputs=outputs,
         errors=tuple(sorted(errors)),
         cut=sum(c is not None and c.finish == "length" for c in given),
-        totals=totals,
     )
 
 
-def _look_up(path: Path, questions: Sequence[Question]) -> Answers:
+def look_up(path: Path, questions: Sequence[Question]) -> Answers:
+    """Return a file's outputs to these questions; raise InputError where any is missing."""
     outputs: list[Output] = read_outputs(path)
     by_text = {output.instruction: output.output for output in outputs}
     missing = [question.text for question in questions if question.text not in by_text]

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from humpback.engines.base import ModelRef
 from humpback.errors import StageError
 from humpback.evaluation.likelihood import Likelihoods, response_nll
 from humpback.pipeline import write_candidates
@@ -20,8 +21,8 @@ from humpback.runner import Work, to_json
 from humpback.sitting import Result, Shelf
 from humpback.store.rundir import Counts, RunDir
 from humpback.store.shards import atomic_write
-from humpback.studies.armdata import ArmRooms
 from humpback.studies.grid import Cell
+from humpback.studies.judging import JudgingRooms
 
 __all__ = ["LIKELIHOODS", "CellRooms", "run_cell"]
 
@@ -41,6 +42,7 @@ def run_cell(cell: Cell, run_dir: RunDir, console: Console, shelf: Shelf) -> Non
             rooms.mix_arm()
             rooms.train()
         rooms.measure()
+        rooms.judge(rooms.measured_model, rooms.measured_tag)
         rooms.write_recipe()
     finally:
         rooms.close()
@@ -61,7 +63,7 @@ def _curate(rooms: CellRooms) -> None:
             rooms.audit(t)
 
 
-class CellRooms(ArmRooms):
+class CellRooms(JudgingRooms):
     """The stages of one cell."""
 
     def train(self) -> None:
@@ -72,18 +74,28 @@ class CellRooms(ArmRooms):
         start = self.base if self.arm.start == "base" else self.model(f"iteration-{self.last - 1}")
         self.finetune("arm", settings=settings, start=start, random_seed=self.cell.seed)
 
+    @property
+    def measured_model(self) -> ModelRef:
+        """The arm's model."""
+        return self.base if self.arm.data == "base" else self.model("arm")
+
+    @property
+    def measured_tag(self) -> str:
+        """The tag sentences it is asked with."""
+        prompts = self.prompts
+        tags = {"both": prompts.both_tags, "seed": prompts.seed_tag, "web": prompts.web_tag, "none": ""}
+        return tags[self.arm.infer_tags]
+
     def measure(self) -> None:
         """Measure the likelihood of every response, after its instruction and after none, under the arm's tags."""
-        model = self.base if self.arm.data == "base" else self.model("arm")
-        prompts = self.prompts
-        tag = {"both": prompts.both_tags, "seed": prompts.seed_tag, "web": prompts.web_tag, "none": ""}
+        model, tag, prompts = self.measured_model, self.measured_tag, self.prompts
 
         def do(folder: Path) -> tuple[Work, Result]:
             pairs, engine = self._measured(), self.engine(model)
             with self.answers_bar("arm/measure", 2 * len(pairs)):
-                given = response_nll(pairs, engine, prompts, tag[self.arm.infer_tags])
+                given = response_nll(pairs, engine, prompts, tag)
                 bare = [replace(pair, instruction="") for pair in pairs]
-                alone = response_nll(bare, engine, prompts, tag[self.arm.infer_tags])
+                alone = response_nll(bare, engine, prompts, tag)
             atomic_write(folder / LIKELIHOODS, to_json({"given": asdict(given), "alone": asdict(alone)}))
             failed = _count_failed(given, alone)
             if failed == len(pairs):
@@ -91,7 +103,7 @@ class CellRooms(ArmRooms):
             errors = {"engine_error": failed} if failed else {}
             return Work(counts=Counts(read=len(pairs), kept=len(pairs) - failed, failed=errors)), {}
 
-        identity: Mapping[str, Any] = {"tag": tag[self.arm.infer_tags], **self.prompt_prints("answer")}
+        identity: Mapping[str, Any] = {"tag": tag, **self.prompt_prints("answer")}
         source = "arm/pairs" if self.cell.measure else "seed"
         self.stage("arm/measure", identity, inputs=[source], models={"model": model}, do=do)
 

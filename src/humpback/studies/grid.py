@@ -19,7 +19,7 @@ from humpback.errors import RecipeError
 from humpback.recipe import Recipe, Section, SeedInput, apply_override, check_section, identity_of, read_yaml
 from humpback.store.fingerprint import fingerprint
 
-__all__ = ["AblationStudy", "Arm", "Cell", "Data", "Measured", "ScalingStudy", "Study", "load_study"]
+__all__ = ["AblationStudy", "Arm", "Cell", "Data", "Judge", "Measured", "ScalingStudy", "Study", "load_study"]
 
 Data = Literal["base", "seed", "curated", "uncurated", "worst", "seed+curated", "seed+uncurated", "seed+worst"]
 Candidates = Literal["curated", "uncurated", "worst"]
@@ -65,6 +65,36 @@ class Measured(Section):
     """Take this many, chosen by content hash."""
 
 
+class Judge(Section):
+    """Who compares what the cells' models answer, in both orders, with the same baseline."""
+
+    model: str
+    """A model's folder, hub id, file or package, or a server's address."""
+    prompts: str
+    """A file of prompts, or the name of a set in the folder that HUMPBACK_PROMPTS names."""
+    sample: int | None = Field(None, ge=1)
+    """Prompts drawn; null takes all."""
+    baseline: str | None = None
+    """A file of outputs to these prompts; null takes what the base model answers, asked without tags."""
+    verdicts: Literal["reply", "probability"] = "reply"
+    """reply: the judge reasons and gives a number. probability: its probabilities of the five numbers are read."""
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    """Of the models' answers; the judge's replies are greedy."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest answer of a model."""
+    reply_tokens: int = Field(512, ge=1)
+    """Longest reply of the judge."""
+    max_tokens: int = Field(4096, ge=64)
+    """Longest prompt of the judge, both answers and its reply together."""
+    name: str | None = None
+    """A served judge's name."""
+    api_key_env: str | None = None
+    """Environment variable of a served judge's key."""
+    tokenizer: str | None = None
+    """A served judge's tokenizer: a folder, a hub id or `estimate`."""
+
+
 class Study(Section):
     """What every study says."""
 
@@ -77,6 +107,8 @@ class Study(Section):
     steps: int | None = Field(None, ge=1)
     """Optimizer steps of every cell's last training, so that cells are compared at equal steps; null: as the recipe says."""
     measure: Measured | None = None
+    judge: Judge | None = None
+    """With one, the win rate is told beside nll and lift."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples of pairs and of seeds."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
@@ -145,6 +177,7 @@ class Cell:
     """None where the changes give no valid recipe."""
     steps: int | None
     measure: Measured | None
+    judge: Judge | None = None
     fault: str | None = None
     """Why there is no valid recipe or arm."""
 
@@ -222,7 +255,13 @@ def _cell(
 ) -> Cell:
     values = deepcopy(dict(recipe))
     arm = {key: value for key, value in changes.items() if key in Arm.model_fields}
-    common: dict[str, Any] = {"setting": setting, "seed": seed, "steps": study.steps, "measure": study.measure}
+    common: dict[str, Any] = {
+        "setting": setting,
+        "seed": seed,
+        "steps": study.steps,
+        "measure": study.measure,
+        "judge": study.judge,
+    }
     try:
         for key, value in changes.items():
             if key not in arm:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from humpback.evaluation.stats import MIN_PAIRS
 from humpback.report import figures, plots
 from humpback.report.page import open_templates
 from humpback.report.summary import print_table
@@ -20,8 +21,7 @@ Row = Mapping[str, Any]
 def print_results(found: Row) -> None:
     """Print every setting, the fits and their comparison, what failed and what to bear in mind."""
     for metric, told in found["metrics"].items() if found["pairs"] else ():
-        title = f"{metric} per token on {found['pairs']} pairs, {told['better']} is better"
-        print_table(title, headers(told), list(setting_rows(told)))
+        print_table(tell_metric(found, metric), headers(told), list(setting_rows(told)))
         if found["study"] == "scaling":
             print_table(f"{metric} = alpha * log(N) + C, log to base {told['log_base']}", FITS, list(fit_rows(told)))
             if told["comparisons"]:
@@ -30,6 +30,19 @@ def print_results(found: Row) -> None:
         print(figures.clean(f"failed: {row['name']}, seed {row['seed']}: {row['why']}"))
     for note in found["notes"]:
         print(f"note: {note}")
+
+
+def tell_metric(found: Row, metric: str) -> str:
+    """Say what a metric is, on what it was measured and which way is better."""
+    told = found["metrics"][metric]
+    if metric != "win_rate":
+        return f"{metric} per token on {found['pairs']} pairs, {told['better']} is better"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in told["rulings"].items()) or "none"
+    place = "" if told["first_place"] is None else f", {told['first_place']:.0f} % for the answer that stands first"
+    return (
+        f"win rate in percent by {told['judge']} on {told['prompts']} of {told['asked']} prompts, {told['better']} is better; "
+        f"its rulings: {kinds}{place}"
+    )
 
 
 FIGURES = ("pairs>", "steps>", "seeds>", "value>", "interval>", "minus first>", "interval>")
@@ -45,6 +58,7 @@ def headers(told: Row) -> list[str]:
 
 def setting_rows(told: Row) -> Iterator[list[str]]:
     """Yield the cells of the table of settings, as text."""
+    digits = _digits(told)
     for row in told["settings"]:
         apart = row["difference"]
         yield [
@@ -52,15 +66,16 @@ def setting_rows(told: Row) -> Iterator[list[str]]:
             figures.count(row["examples"]),
             figures.count(row["steps"]),
             str(row["seeds"]),
-            _number(row["value"]),
-            _bounds(row),
-            _signed(apart["value"]) if apart else figures.NOTHING,
-            _bounds(apart, signed=True) if apart else figures.NOTHING,
+            _number(row["value"], digits),
+            _bounds(row, digits),
+            _signed(apart["value"], digits) if apart else figures.NOTHING,
+            _bounds(apart, digits, signed=True) if apart else figures.NOTHING,
         ]
 
 
 def fit_rows(told: Row) -> Iterator[list[str]]:
     """Yield the cells of the table of fits."""
+    digits = _digits(told)
     for row in told["fits"]:
         if row["alpha"] is None:
             yield [row["kind"], *[figures.NOTHING] * 4, row["why"]]
@@ -69,9 +84,9 @@ def fit_rows(told: Row) -> Iterator[list[str]]:
         alpha = row["alpha"]
         yield [
             row["kind"],
-            _signed(alpha["value"]),
-            _bounds(alpha, signed=True),
-            _number(row["intercept"]),
+            _signed(alpha["value"], digits),
+            _bounds(alpha, digits, signed=True),
+            _number(row["intercept"], digits),
             squared,
             "",
         ]
@@ -79,20 +94,23 @@ def fit_rows(told: Row) -> Iterator[list[str]]:
 
 def compared_rows(told: Row) -> Iterator[list[str]]:
     """Yield the cells of the table that compares slopes."""
+    digits = _digits(told)
     for row in told["comparisons"]:
         p_values = [figures.NOTHING if row[key] is None else f"{row[key]:.4f}" for key in ("p_value", "p_holm")]
-        yield [row["kind"], row["against"], _signed(row["value"]), _bounds(row, signed=True), *p_values]
+        yield [row["kind"], row["against"], _signed(row["value"], digits), _bounds(row, digits, signed=True), *p_values]
 
 
 def write_page(path: Path, name: str, found: Row) -> None:
     """Write the page of a study's results."""
     sections = [_section(metric, told) for metric, told in found["metrics"].items()]
+    for section in sections:
+        section["title"] = tell_metric(found, section["metric"])
     template = open_templates().get_template("study.html.j2")
     html = template.render(name=name, found=found, plots=plots, sections=sections)
     atomic_write(path, html.encode("utf-8", "replace"))
 
 
-def _section(metric: str, told: Row) -> Row:
+def _section(metric: str, told: Row) -> dict[str, Any]:
     """Return what the page shows of one metric."""
     scaling = "fits" in told
     return {
@@ -126,15 +144,20 @@ def _picture(metric: str, told: Row) -> str:
     return plots.fitted_lines(kinds, told["log_base"], label)
 
 
-def _number(value: float | None) -> str:
-    return figures.NOTHING if value is None else f"{value:.4f}"
+def _digits(told: Row) -> int:
+    """Return how many digits after the point are worth telling: nats have four, percent one."""
+    return 1 if "judge" in told else 4
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.4f}"
+def _number(value: float | None, digits: int) -> str:
+    return figures.NOTHING if value is None else f"{value:.{digits}f}"
 
 
-def _bounds(row: Row, *, signed: bool = False) -> str:
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}"
+
+
+def _bounds(row: Row, digits: int, *, signed: bool = False) -> str:
     if row["low"] is None:
-        return "too few pairs"
-    return " to ".join((_signed if signed else _number)(row[key]) for key in ("low", "high"))
+        return "too few" if row["n"] < MIN_PAIRS else "all alike"
+    return " to ".join(_signed(row[key], digits) if signed else _number(row[key], digits) for key in ("low", "high"))

@@ -1,74 +1,26 @@
 """What a study found, as plain values: every setting with its interval, its difference from the first, or why it has none.
 
-Each cell is measured after the instruction and after none, so both metrics are told of the same answers.
+Each cell is measured after the instruction and after none, so nll and lift are told of the same answers; with a judge there is the win
+rate besides, against the baseline that all cells are compared with.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict, replace
 
 import numpy as np
 
-from humpback.errors import StorageError
 from humpback.evaluation.scaling import ScalingFit, Spread, compare_fits, fit_scaling, spread_settings
 from humpback.evaluation.stats import MIN_PAIRS
 from humpback.store.fingerprint import derive_seed
-from humpback.store.rundir import RunDir
-from humpback.studies.cell import LIKELIHOODS
 from humpback.studies.grid import AblationStudy, Cell, ScalingStudy, Study
+from humpback.studies.outcome import METRICS, Metric, Outcome, Row, describe_judge
 
-__all__ = ["METRICS", "Metric", "Outcome", "build_results"]
+__all__ = ["build_results"]
 
-Row = dict[str, Any]
-Metric = Literal["nll", "lift"]
-METRICS: dict[Metric, str] = {"nll": "lower", "lift": "higher"}
-"""nll: nats per token of held-out responses. lift: nats per token that the instruction saves of them. Which of each is better."""
 FEW_SEEDS = 5
 """Fewer training seeds than this say little of how far seeds differ."""
-
-
-class Outcome:
-    """One measured cell, read from its folder."""
-
-    def __init__(self, cell: Cell, folder: Path) -> None:
-        self.cell = cell
-        run_dir = RunDir(folder)
-        path = folder / "arm" / "measure" / LIKELIHOODS
-        try:
-            kept = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{path} cannot be read ({error}); remove {folder} and run the study again") from error
-        given, alone = kept["given"], kept["alone"]
-        self.pairs: dict[str, tuple[float, float, int]] = {
-            pair: (nats, bare, tokens)
-            for pair, nats, bare, tokens, *errors in zip(
-                given["pair_ids"],
-                given["nats"],
-                alone["nats"],
-                given["tokens"],
-                given["errors"],
-                alone["errors"],
-                strict=True,
-            )
-            if not any(errors)
-        }
-        """Nats of the response after its instruction and after none, and its tokens, by pair; those that failed are left out."""
-        self.held = frozenset(given["pair_ids"])
-        """Pairs it was asked about, those that failed among them."""
-        training = run_dir.manifest("arm/finetune")
-        facts = training.result["training"] if training else {}
-        self.examples: int = facts.get("examples", 0)
-        self.steps: int = facts.get("steps", 0)
-        self.label_tokens: int = facts.get("label_tokens", 0)
-
-    def nats(self, metric: Metric, pair: str) -> float:
-        """Return a pair's part of a metric, over all its tokens."""
-        given, alone, _ = self.pairs[pair]
-        return given if metric == "nll" else alone - given
 
 
 def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tuple[Cell, str]], *, first: str) -> Row:
@@ -76,17 +28,17 @@ def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tu
 
     `first` is the name of the setting that all are compared with: where it failed, nothing takes its place.
     """
-    common = set.intersection(*(set(o.pairs) for o in outcomes)) if outcomes else set()
-    pairs = sorted(common)
-    by_setting: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        by_setting.setdefault(outcome.cell.name, []).append(outcome)
+    pairs, held = _shared(outcomes, "nll"), frozenset().union(*(o.held for o in outcomes))
     return {
         "study": "scaling" if isinstance(study, ScalingStudy) else "ablation",
-        "metrics": {metric: _tell_metric(study, metric, by_setting, pairs, first) for metric in METRICS},
+        "metrics": {
+            metric: _tell_metric(study, metric, outcomes, first)
+            for metric in METRICS
+            if metric != "win_rate" or study.judge
+        },
         "cells": len(outcomes),
         "pairs": len(pairs),
-        "pairs_left_out": len(frozenset().union(*(o.held for o in outcomes)) - common),
+        "pairs_left_out": len(held) - len(pairs),
         "seeds": study.seeds,
         "confidence": study.confidence,
         "resamples": study.resamples,
@@ -95,43 +47,56 @@ def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tu
     }
 
 
-def _tell_metric(
-    study: Study, metric: Metric, by_setting: Mapping[str, Sequence[Outcome]], pairs: Sequence[str], first: str
-) -> Row:
-    spreads = _spread(study, metric, by_setting, pairs) if pairs else {}
+def _shared(outcomes: Sequence[Outcome], metric: Metric) -> list[str]:
+    """Return the pairs, or prompts, that every cell has a value of."""
+    return sorted(set.intersection(*(set(o.tables[metric]) for o in outcomes))) if outcomes else []
+
+
+def _tell_metric(study: Study, metric: Metric, outcomes: Sequence[Outcome], first: str) -> Row:
+    by_setting: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_setting.setdefault(outcome.cell.name, []).append(outcome)
+    items = _shared(outcomes, metric)
+    spreads = _spread(study, metric, by_setting, items) if items else {}
     against = by_setting.get(first, [])
     rows = [
         {
-            **_row(study, by_setting[name], spread),
-            "by_seed": {str(o.cell.seed): _mean(o, metric, pairs) for o in by_setting[name]},
-            "difference": _difference(study, metric, by_setting[name], against, pairs),
+            **_row(study, metric, by_setting[name], spread),
+            "by_seed": {str(o.cell.seed): o.mean(metric, items) for o in by_setting[name]},
+            "difference": _difference(study, metric, by_setting[name], against, items),
         }
         for name, spread in spreads.items()
     ]
     told: Row = {"better": METRICS[metric], "settings": rows}
+    if metric == "win_rate" and study.judge:
+        told |= {"judge": study.judge.model, "prompts": len(items), **describe_judge(outcomes)}
     return told | (_scaling(study, by_setting, spreads) if isinstance(study, ScalingStudy) else {})
 
 
 def _spread(
-    study: Study, metric: Metric, by_setting: Mapping[str, Sequence[Outcome]], pairs: Sequence[str]
+    study: Study, metric: Metric, by_setting: Mapping[str, Sequence[Outcome]], items: Sequence[str]
 ) -> dict[str, Spread]:
-    first = next(iter(by_setting.values()))[0]
+    first = next(iter(by_setting.values()))[0].tables[metric]
     return spread_settings(
         {
-            name: {o.cell.seed: [o.nats(metric, pair) for pair in pairs] for o in own}
+            name: {o.cell.seed: [o.tables[metric][item].total for item in items] for o in own}
             for name, own in by_setting.items()
         },
-        [first.pairs[pair][2] for pair in pairs],
+        [first[item].weight for item in items],
         resamples=study.resamples,
         seed=derive_seed(0, "study-bootstrap"),
     )
 
 
-def _mean(outcome: Outcome, metric: Metric, pairs: Sequence[str]) -> float:
-    return sum(outcome.nats(metric, pair) for pair in pairs) / sum(outcome.pairs[pair][2] for pair in pairs)
+def _bound(study: Study, metric: Metric, spread: Spread) -> Row:
+    """Return a value with its interval; wins that all came out alike have none, whose resamples are alike too."""
+    interval = spread.interval(study.confidence)
+    if metric == "win_rate" and interval.low == interval.high:
+        interval = replace(interval, low=None, high=None)
+    return asdict(interval)
 
 
-def _row(study: Study, outcomes: Sequence[Outcome], spread: Spread) -> Row:
+def _row(study: Study, metric: Metric, outcomes: Sequence[Outcome], spread: Spread) -> Row:
     mean = {
         fact: float(np.mean([getattr(outcome, fact) for outcome in outcomes]))
         for fact in ("examples", "steps", "label_tokens")
@@ -139,14 +104,14 @@ def _row(study: Study, outcomes: Sequence[Outcome], spread: Spread) -> Row:
     return {
         "setting": dict(outcomes[0].cell.setting),
         "name": outcomes[0].cell.name,
-        **asdict(spread.interval(study.confidence)),
+        **_bound(study, metric, spread),
         "seeds": spread.seeds,
         **mean,
     }
 
 
 def _difference(
-    study: Study, metric: Metric, outcomes: Sequence[Outcome], first: Sequence[Outcome], pairs: Sequence[str]
+    study: Study, metric: Metric, outcomes: Sequence[Outcome], first: Sequence[Outcome], items: Sequence[str]
 ) -> Row | None:
     """Return a setting minus the first over the seeds that both have: one that failed in either says nothing of the change."""
     shared = {o.cell.seed for o in outcomes} & {o.cell.seed for o in first}
@@ -154,10 +119,10 @@ def _difference(
         return None
     sides = {"own": outcomes, "first": first}
     both = {name: [o for o in own if o.cell.seed in shared] for name, own in sides.items()}
-    spreads = _spread(study, metric, both, pairs)
+    spreads = _spread(study, metric, both, items)
     one, other = spreads["own"], spreads["first"]
     apart = Spread(value=one.value - other.value, draws=one.draws - other.draws, prompts=one.prompts, seeds=len(shared))
-    return asdict(apart.interval(study.confidence))
+    return _bound(study, metric, apart)
 
 
 def _scaling(study: ScalingStudy, by_setting: Mapping[str, Sequence[Outcome]], spreads: Mapping[str, Spread]) -> Row:
@@ -221,6 +186,8 @@ def _notes(
         notes.append("cells took different numbers of optimizer steps: set steps to compare them at equal steps")
     if isinstance(study, AblationStudy) and len(study.factors) > 1 and study.design == "single":
         notes.append("each setting changes one thing of the first: what two changes do together was not measured")
+    if study.judge and outcomes and not _shared(outcomes, "win_rate"):
+        notes.append(f"{study.judge.model} gave no verdict on a prompt that all cells answered: there is no win rate")
     if outcomes and outcomes[0].cell.recipe and outcomes[0].cell.recipe.model.base == "fake":
         notes.append("the scripted engine was used: no model was trained and no figure says anything about one")
     if failed:

@@ -27,7 +27,9 @@ from humpback.store.rundir import RunDir, check_folder
 from humpback.store.shards import atomic_write
 from humpback.studies.cell import run_cell
 from humpback.studies.grid import Cell, Study
-from humpback.studies.results import Outcome, build_results
+from humpback.studies.judging import check_judge
+from humpback.studies.outcome import Outcome
+from humpback.studies.results import build_results
 from humpback.studies.shelf import StageShelf
 
 __all__ = ["RESULTS", "Plan", "check_done", "plan_study", "run_study"]
@@ -54,6 +56,10 @@ class Plan:
     """Optimizer steps of each; None where they follow the number of pairs."""
     candidates: int | None
     """Most candidates of a preparation; None where the recipe samples no corpus."""
+    judged: int
+    """Models whose answers are left to be judged."""
+    prompts: int
+    """Prompts that each of them answers."""
     seconds_each: float | None
     """Mean time that the last training and measuring of the cells that are done took; None before the first."""
 
@@ -70,7 +76,10 @@ class Plan:
         if self.preparations:
             yield f"to prepare, at most: {self.preparations} x (M_yx, the models that score, {many} written and scored)"
         steps = f"{self.steps} steps each" if self.steps else "steps by the number of pairs"
-        yield f"to train, at most: {self.trainings} models ({steps}), each kept in full on disk"
+        if self.trainings:
+            yield f"to train, at most: {self.trainings} models ({steps}), each kept in full on disk"
+        if self.judged:
+            yield f"to judge, at most: {self.judged} models by {self.prompts:,} answers each, in both orders"
         if self.seconds_each is None:
             yield "time: not known before the first cell is done"
         else:
@@ -81,6 +90,7 @@ def plan_study(study: Study, cells: Sequence[Cell], folder: Path) -> Plan:
     """Count what is there and what is left."""
     valid = [cell for cell in cells if cell.fault is None]
     left = [cell for cell in valid if not _measured(folder, cell)]
+    untrained = [cell for cell in left if not _made(folder, cell, "measure")]
     done = [cell for cell in valid if cell not in left]
     times = [seconds for cell in done if _trains(cell) and (seconds := _seconds(folder, cell))]
     samples = {cell.recipe.corpus.sample for cell in valid if cell.recipe}
@@ -89,10 +99,12 @@ def plan_study(study: Study, cells: Sequence[Cell], folder: Path) -> Plan:
         cells=len(cells),
         done=len(done),
         invalid=len(cells) - len(valid),
-        preparations=len({key for cell in left if (key := _preparation(cell)) is not None}),
-        trainings=len({_training(cell) for cell in left if _trains(cell)}),
+        preparations=len({key for cell in untrained if (key := _preparation(cell)) is not None}),
+        trainings=len({_training(cell) for cell in untrained if _trains(cell)}),
         steps=steps.pop() if len(steps) == 1 else None,
         candidates=None if None in samples else max(sample for sample in samples if sample is not None),
+        judged=len(left) if study.judge else 0,
+        prompts=check_judge(study.judge) if study.judge and left else 0,
         seconds_each=sum(times) / len(times) if times else None,
     )
 
@@ -128,6 +140,8 @@ def run_study(study: Study, cells: Sequence[Cell], folder: Path, *, console: Con
     sources = [given.path for cell in cells if cell.recipe for given in cell.recipe.corpus.inputs]
     if study.measure:
         check_inputs(study.measure.inputs)
+    if study.judge:
+        check_judge(study.judge)  # a wrong file is told before anything is made
     check_folder(folder, sources, what="study folder", inputs="corpus.inputs", fix="-o FOLDER")
     with RunDir(folder, what="study folder"):
         for line in plan_study(study, cells, folder).lines():
@@ -186,7 +200,12 @@ def _run(cell: Cell, folder: Path, shelf: StageShelf, console: Console) -> str |
 
 
 def _measured(folder: Path, cell: Cell) -> bool:
-    return cell.fault is None and (folder / CELLS / cell.folder / "arm" / "measure" / "manifest.json").exists()
+    stages = ["measure", *(["judge"] if cell.judge else [])]
+    return all(_made(folder, cell, stage) for stage in stages)
+
+
+def _made(folder: Path, cell: Cell, stage: str) -> bool:
+    return cell.fault is None and (folder / CELLS / cell.folder / "arm" / stage / "manifest.json").exists()
 
 
 def _seconds(folder: Path, cell: Cell) -> float:
