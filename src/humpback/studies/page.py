@@ -8,6 +8,7 @@ from typing import Any
 
 from humpback.report import figures, plots
 from humpback.report.page import open_templates
+from humpback.report.signs import sign_lines
 from humpback.report.summary import print_table
 from humpback.store.shards import atomic_write
 
@@ -27,6 +28,8 @@ def print_results(found: Row) -> None:
         )
         if found["comparisons"]:
             print_table("alpha of one kind minus another's", COMPARED, list(compared_rows(found)))
+        for line in sign_lines(found["signs"]):
+            print(figures.clean(line))
     for row in found["failed"]:
         print(figures.clean(f"failed: {row['name']}, seed {row['seed']}: {row['why']}"))
     for note in found["notes"]:

@@ -17,6 +17,7 @@ from humpback.store.fingerprint import derive_seed
 from humpback.store.rundir import RunDir
 from humpback.studies.cell import LIKELIHOODS
 from humpback.studies.grid import AblationStudy, Cell, ScalingStudy, Study
+from humpback.studies.signs import find_signs
 
 __all__ = ["Outcome", "build_results"]
 
@@ -163,6 +164,7 @@ def _scaling(study: ScalingStudy, by_setting: Mapping[str, Sequence[Outcome]], s
     return {
         "log_base": study.log_base,
         "fits": rows,
+        "signs": find_signs(rows, metric=study.metric, log_base=study.log_base),
         "comparisons": [
             {
                 "kind": one.kind,
