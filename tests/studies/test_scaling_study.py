@@ -89,6 +89,15 @@ def test_a_smaller_draw_of_a_seed_lies_in_its_larger_one(done: tuple[int, dict[s
         assert small < large
 
 
+def test_every_kind_has_a_sign_in_results_and_page(done: tuple[int, dict[str, Any], Path]) -> None:
+    _, found, folder = done
+    page = (folder / "study.html").read_text(encoding="utf-8")
+    for told in found["metrics"].values():
+        for sign, fit in zip(told["signs"], told["fits"], strict=True):
+            assert sign["what"].endswith(f"of kind {fit['kind']}")
+            assert sign["what"] in page
+
+
 def test_the_plot_is_in_the_page_and_needs_nothing_else(done: tuple[int, dict[str, Any], Path]) -> None:
     _, _, folder = done
     page = (folder / "study.html").read_text(encoding="utf-8")

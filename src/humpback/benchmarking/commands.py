@@ -26,6 +26,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("winrate")(winrate)
     app.command("zero-shot")(zero_shot)
     app.command("held-out")(held_out)
+    app.command("reliability")(reliability)
 
 
 def alpaca_eval(
@@ -195,6 +196,52 @@ def held_out(
             pairs=pairs or (),
             preferences=preferences,
             tags=_tags(tags),
+            seed=seed,
+            as_json=json_,
+        )
+
+
+def reliability(
+    models: Annotated[
+        list[str], typer.Argument(help="Models; a run's folder stands for all its models.", metavar="MODEL|RUN...")
+    ],
+    pairs: Annotated[
+        Path,
+        typer.Option(
+            "--pairs",
+            metavar="FILE|RUN",
+            help="{instruction, response}, also label or good; {input, output_1, output_2, label}; or a run's labels.",
+        ),
+    ],
+    folder: Answers = Path("reliability"),
+    rubric: Annotated[
+        str, typer.Option(metavar="paper|additive|FILE", help="The rating prompt of all models.")
+    ] = "paper",
+    samples: Annotated[
+        int,
+        typer.Option(min=0, help="Replies per pair that reason first, their mean is the score; 0 reads probabilities."),
+    ] = 0,
+    sample: Sample = None,
+    max_tokens: Annotated[int, typer.Option(min=64, help="Longest prompt and reply together.")] = 2048,
+    engine: Engine = "hf",
+    device: Device = "auto",
+    quiet: Quiet = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample, the replies and the intervals.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Rate the same pairs with several models: scores of each, kappa and ICC between them, agreement with human labels."""
+    from humpback.benchmarking.reliability_command import run_reliability
+
+    options = _options(folder / "answers.sqlite", engine=engine, device=device, max_tokens=max_tokens, quiet=quiet)
+    with _resumable(folder):
+        run_reliability(
+            models,
+            pairs,
+            folder,
+            options,
+            rubric=rubric,
+            samples=samples,
+            sample=sample,
             seed=seed,
             as_json=json_,
         )

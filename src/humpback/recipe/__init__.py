@@ -13,7 +13,7 @@ from humpback.recipe.runtime import NumberFormat, Reporter, RuntimeSettings, Ser
 from humpback.recipe.section import Section
 from humpback.recipe.training import PRESETS, MixSettings, TrainSettings
 from humpback.recipe.whole import CorpusRecipe, Recipe
-from humpback.recipe.writing import AugmentSettings, GateSettings, RewriteSettings, read_rubric
+from humpback.recipe.writing import AugmentSettings, GateSettings, PromptSettings, RewriteSettings, read_rubric
 
 __all__ = [
     "MIN_PAIRS",
@@ -30,6 +30,7 @@ __all__ = [
     "GateSettings",
     "MixSettings",
     "NumberFormat",
+    "PromptSettings",
     "Recipe",
     "Reporter",
     "RewriteSettings",

@@ -9,6 +9,7 @@ from typing import Any
 from humpback.evaluation.stats import MIN_PAIRS
 from humpback.report import figures, plots
 from humpback.report.page import open_templates
+from humpback.report.signs import sign_lines
 from humpback.report.summary import print_table
 from humpback.store.shards import atomic_write
 
@@ -26,6 +27,8 @@ def print_results(found: Row) -> None:
             print_table(f"{metric} = alpha * log(N) + C, log to base {told['log_base']}", FITS, list(fit_rows(told)))
             if told["comparisons"]:
                 print_table("alpha of one kind minus another's", COMPARED, list(compared_rows(told)))
+            for line in sign_lines(told["signs"]):
+                print(figures.clean(line))
     for row in found["failed"]:
         print(figures.clean(f"failed: {row['name']}, seed {row['seed']}: {row['why']}"))
     for note in found["notes"]:
@@ -124,6 +127,7 @@ def _section(metric: str, told: Row) -> dict[str, Any]:
         "fit_headers": FITS,
         "compared": list(compared_rows(told)) if scaling else [],
         "compared_headers": COMPARED,
+        "signs": told["signs"] if scaling else [],
         "picture": _picture(metric, told) if scaling and told["settings"] else "",
         "log_base": told.get("log_base"),
     }

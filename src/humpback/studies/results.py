@@ -16,6 +16,7 @@ from humpback.evaluation.stats import MIN_PAIRS
 from humpback.store.fingerprint import derive_seed
 from humpback.studies.grid import AblationStudy, Cell, ScalingStudy, Study
 from humpback.studies.outcome import METRICS, Metric, Outcome, Row, describe_judge
+from humpback.studies.signs import find_signs
 
 __all__ = ["build_results"]
 
@@ -70,7 +71,7 @@ def _tell_metric(study: Study, metric: Metric, outcomes: Sequence[Outcome], firs
     told: Row = {"better": METRICS[metric], "settings": rows}
     if metric == "win_rate" and study.judge:
         told |= {"judge": study.judge.model, "prompts": len(items), **describe_judge(outcomes)}
-    return told | (_scaling(study, by_setting, spreads) if isinstance(study, ScalingStudy) else {})
+    return told | (_scaling(study, metric, by_setting, spreads) if isinstance(study, ScalingStudy) else {})
 
 
 def _spread(
@@ -125,7 +126,9 @@ def _difference(
     return _bound(study, metric, apart)
 
 
-def _scaling(study: ScalingStudy, by_setting: Mapping[str, Sequence[Outcome]], spreads: Mapping[str, Spread]) -> Row:
+def _scaling(
+    study: ScalingStudy, metric: Metric, by_setting: Mapping[str, Sequence[Outcome]], spreads: Mapping[str, Spread]
+) -> Row:
     fits: dict[str, ScalingFit] = {}
     rows: list[Row] = []
     for kind in study.kinds:
@@ -150,6 +153,7 @@ def _scaling(study: ScalingStudy, by_setting: Mapping[str, Sequence[Outcome]], s
     return {
         "log_base": study.log_base,
         "fits": rows,
+        "signs": find_signs(rows, metric=metric, log_base=study.log_base),
         "comparisons": [
             {
                 "kind": one.kind,

@@ -1,0 +1,91 @@
+"""The report of `humpback reliability` for people. In: the report's JSON. Out: tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from humpback.benchmarking.winrate_print import tell
+from humpback.report.figures import NOTHING, clean, reasons
+from humpback.report.summary import print_table
+
+__all__ = ["print_reliability"]
+
+Row = Mapping[str, Any]
+
+
+def print_reliability(report: Row, folder: Path) -> None:
+    """Print what each model says, how far models agree, and how far they agree with people."""
+    pairs = report["pairs"]
+    left_out = f"; left out: {reasons(pairs['left_out'])}" if pairs["left_out"] else ""
+    print(
+        clean(
+            f"{pairs['items']} items of {pairs['groups']} rows ({pairs['kind']}){left_out}; rubric {report['rubric']}, "
+            f"{report['way']}; intervals 95 %, bootstrap over rows"
+        )
+    )
+    headers = ["model", "rated>", "missing", "mean>", "sd>", "quartiles>", "1 2 3 4 5>", "label mass>"]
+    print_table("What each model says", headers, [_distribution(row) for row in report["models"]])
+    if report["between"]:
+        headers = ["model", "against", "n>", "weighted kappa>", "kappa>", "rank correlation>"]
+        print_table("How far models agree", headers, [_between(row) for row in report["between"]])
+        icc = report["icc"]
+        print(
+            clean(
+                f"ICC(2,1), absolute agreement of {icc['models']} models: {_tell(icc['agreement'])}, n = {icc['agreement']['n']}"
+            )
+        )
+        print(clean(f"ICC(3,1), consistency: {_tell(icc['consistency'])}"))
+    else:
+        print("one model was given: there is no other to agree with")
+    for line in _people(report["human"]):
+        print(clean(line))
+    print(clean(f"\n{folder / 'reliability.json'}"))
+
+
+def _distribution(row: Row) -> list[str]:
+    if not row["rated"]:
+        return [row["model"], "0", reasons(row["missing"]), *[NOTHING] * 5]
+    return [
+        row["model"],
+        str(row["rated"]),
+        reasons(row["missing"]),
+        f"{row['mean']:.2f}",
+        NOTHING if row["sd"] is None else f"{row['sd']:.3f}",
+        ", ".join(f"{value:.2f}" for value in row["quartiles"]),
+        " ".join(str(count) for count in row["levels"].values()),
+        NOTHING if row["label_mass"] is None else f"{row['label_mass']:.3f}",
+    ]
+
+
+def _between(row: Row) -> list[str]:
+    figures = [row[name] for name in ("weighted_kappa", "kappa", "spearman")]
+    return [row["model"], row["against"], str(figures[0]["n"]), *map(_tell, figures)]
+
+
+def _tell(figure: Row) -> str:
+    if figure["value"] is None:
+        return f"none: {figure['reason']}"
+    if figure["low"] is None:
+        return f"{figure['value']:.2f}, no interval" + (f": {figure['reason']}" if figure.get("reason") else "")
+    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
+
+
+def _people(rows: list[Row]) -> Iterator[str]:
+    if not any(row[name] for row in rows for name in ("preference", "auc", "weighted_kappa")):
+        yield "agreement with people: not checked, the pairs have no human labels"
+        return
+    for row in rows:
+        if preferred := row["preference"]:
+            yield (
+                f"{row['model']} rates the output that people prefer higher: {tell(preferred)}, n = {preferred['n']}, "
+                f"{preferred['ties']} ties, {preferred['failed']} without both ratings; 50 % is a coin"
+            )
+        if row["auc"]:
+            yield f"{row['model']} rates good pairs higher: AUC {_tell(row['auc'])}, n = {row['auc']['n']}"
+        if row["weighted_kappa"]:
+            yield (
+                f"{row['model']} and human scores: weighted kappa {_tell(row['weighted_kappa'])}, rank correlation "
+                f"{_tell(row['spearman'])}, n = {row['weighted_kappa']['n']}"
+            )
