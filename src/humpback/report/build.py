@@ -20,6 +20,7 @@ from humpback.records import Rejected, Rewritten, Scored
 from humpback.report.changes import measure_changes
 from humpback.report.decay import decay_rows, tell_course, tell_turn
 from humpback.report.losses import read_loss_points
+from humpback.report.runsets import describe_run, measuring_of
 from humpback.report.signs import find_signs
 from humpback.report.winrates import read_win_rates
 from humpback.stages.correct import apply_correction
@@ -50,6 +51,7 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "iterations": tell_course(course, auto=recipe.iterations == "auto"),
         "decay": decay_rows(by_name, audits, curation, [_instructions(run_dir, t) for t in range(1, ran + 1)]),
         "changes": measure_changes(run_dir, by_name, recipe, ran),
+        "statistics": describe_run(run_dir, recipe, measuring_of(recipe)),
         "turn": tell_turn(by_name["evaluate"].result, ran),
         "win_rates": read_win_rates(run_dir.path),
         "funnel": _funnel(by_name, ran),

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from humpback.report import figures, plots
+from humpback.report import figures, plots, setplots, settables
 from humpback.report.signs import count_states
 from humpback.store.shards import atomic_write
 
@@ -45,7 +45,8 @@ def write_report(path: Path, data: dict[str, Any]) -> None:
         score=figures.score,
         total=lambda by_reason: sum(by_reason.values()),
     )
-    html = environment.get_template("page.html.j2").render(data=data, plots=plots, figures=figures, **_view(data))
+    tools = {"plots": plots, "figures": figures, "setplots": setplots, "settables": settables}
+    html = environment.get_template("page.html.j2").render(data=data, **tools, **_view(data))
     atomic_write(path, html.encode("utf-8", "replace"))  # a lone surrogate in a text must not cost the report
 
 

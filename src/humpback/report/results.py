@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from humpback.report import figures
+from humpback.report import figures, settables
 from humpback.report.signs import count_states
 
 __all__ = ["render_results"]
@@ -28,6 +28,7 @@ def render_results(run: Path) -> str:
         ["### Audit", "", _AUDIT, "", *_audit(data["audits"])],
         ["### Curation", "", *_curation(data["curation"])],
         ["### Iteration by iteration", "", *_decay(data)],
+        ["### Data: size, variety, overlap", "", *_statistics(data["statistics"])],
         ["### Instructions: NLL before and after backward training", "", *_nll(data["evaluation"]["instruction_nll"])],
         *(
             [f"### Responses: NLL, prompted with {label}", "", *_nll(table)]
@@ -166,6 +167,15 @@ def _curation(curation: Sequence[Row]) -> Iterable[str]:
             yield f"  - Against the curation before: {changed['stayed']} stayed, {changed['joined']} joined, {changed['left']} left."
         for signal, missing in entry["missing"].items():
             yield f"  - no value for `{signal}`: {_cell(figures.reasons(missing))}"
+
+
+def _statistics(data: Row) -> Iterable[str]:
+    for table in settables.set_tables(data):
+        yield from (f"{table.title}:", "", *_table(table.headers, table.rows), "")
+    yield from _list(settables.notes(data))
+    for row in data["sets"]:
+        if lines := settables.verb_lines(row):
+            yield from ("", f"Verbs of {row['name']}:", "", *_table(["verb", "n>", "share>", "objects"], lines))
 
 
 def _nll(table: Row) -> Iterable[str]:

@@ -18,7 +18,7 @@ from humpback.store.shards import atomic_write
 
 __all__ = ["ResultRooms"]
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 """Raised when the same run's report holds more: it alone is made anew then."""
 
 

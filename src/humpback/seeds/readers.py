@@ -21,7 +21,16 @@ from humpback.errors import InputError
 from humpback.recipe import SeedInput, SeedSettings
 from humpback.records import Pair, Rejected, content_id
 
-__all__ = ["MAX_LINE_BYTES", "MIN_TRAIN_PAIRS", "check_inputs", "input_files", "read_distinct", "read_pairs"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "MIN_TRAIN_PAIRS",
+    "check_inputs",
+    "input_files",
+    "parse_line",
+    "read_distinct",
+    "read_lines",
+    "read_pairs",
+]
 
 MAX_LINE_BYTES = 16_000_000
 """Longest line of a seed file."""
@@ -107,11 +116,11 @@ def _read(given: SeedInput, max_response_chars: int) -> Iterator[Pair | Rejected
     licence = given.licence or (_PACKAGED_LICENCE if given.path == _PACKAGED else "")
     skip_column_seen = given.skip_if is None
     columns: list[str] = []
-    for number, data in enumerate(_lines(path), start=1):
+    for number, data in enumerate(read_lines(path), start=1):
         if not data.strip():
             continue
         where = f"{name}:{number}"
-        row = _parse(data, where, first=number == 1)
+        row = parse_line(data, where, first=number == 1)
         columns = columns or list(row)[:20]
         pair = Pair(
             id="",
@@ -137,7 +146,8 @@ def _read(given: SeedInput, max_response_chars: int) -> Iterator[Pair | Rejected
         )
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, plain or gzip; raise InputError where it is damaged or a line is too long."""
     number, name = 0, printable_path(path)
     try:
         with input_errors("seed input", path), _open(path) as stream:
@@ -156,7 +166,8 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _parse(data: bytes, where: str, *, first: bool) -> Mapping[str, object]:
+def parse_line(data: bytes, where: str, *, first: bool) -> Mapping[str, object]:
+    """Return the object that a line holds; raise InputError when it is none."""
     try:
         row = json.loads(data.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
