@@ -30,9 +30,21 @@ app = typer.Typer(
 cache_app = typer.Typer(
     help="Look into an answer cache, or make it smaller.", no_args_is_help=True, rich_markup_mode=None
 )
-app.add_typer(cache_app, name="cache")
-app.add_typer(study_app, name="study")
-add_commands(app)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    told: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -257,6 +269,12 @@ def version() -> None:
     from humpback import __version__
 
     typer.echo(__version__)
+
+
+# the order of --help: a run from its recipe to its labels first, then what compares models
+add_commands(app)
+app.add_typer(study_app, name="study")
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:
