@@ -21,7 +21,15 @@ from humpback.errors import InputError
 from humpback.recipe import SeedInput, SeedSettings
 from humpback.records import Pair, Rejected, content_id
 
-__all__ = ["MAX_LINE_BYTES", "MIN_TRAIN_PAIRS", "check_inputs", "input_files", "normalise_instruction", "read_distinct", "read_pairs"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "MIN_TRAIN_PAIRS",
+    "check_inputs",
+    "input_files",
+    "normalise_instruction",
+    "read_distinct",
+    "read_pairs",
+]
 
 MAX_LINE_BYTES = 16_000_000
 """Longest line of a seed file."""
