@@ -81,6 +81,16 @@ def test_an_interrupted_run_ends_with_1_and_says_how_to_go_on(
     _assert_refused(command("run", recipe), "interrupted", "the same command", status=1)
 
 
+def test_an_interrupt_before_a_run_has_begun_ends_alike(
+    command: Command, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("humpback.recipe.load_recipe", interrupted)
+    _assert_refused(command("run", recipe), "interrupted", "the same command", status=1)
+
+
 # -- wrong recipe ------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,9 @@ from humpback.studies.commands import study_app
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+"""How typer ends after Ctrl-C; it is no status of ours."""
+
 app = typer.Typer(
     name="humpback",
     help="Self-alignment with instruction backtranslation: documents and a few pairs in, "
@@ -286,3 +289,9 @@ def main() -> None:
 
         print(clean(f"error: {error}"), file=sys.stderr)  # it may quote a file that would steer the terminal
         sys.exit(error.exit_status)
+    except SystemExit as ending:
+        if ending.code != INTERRUPTED:
+            raise
+        # Ctrl-C before a command could say what it had begun: typer says nothing
+        print("error: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+        sys.exit(StoppedError.exit_status)
