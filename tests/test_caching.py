@@ -63,6 +63,14 @@ def test_stats_of_a_file_in_no_run_tells_hashes(command: Command, finished: Path
     ]
 
 
+def test_a_file_that_is_no_cache_is_named_and_nothing_is_left_beside_it(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("model: {}\n")
+    status, _, told = command("stats", file)
+    assert (status, "recipe.yaml is no answer cache" in told) == (2, True)
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_stats_of_a_run_whose_cache_lies_elsewhere_reads_that(command: Command, lab: Lab, tmp_path: Path) -> None:
     lab.run(tmp_path / "run", runtime__cache=str(tmp_path / "shared.sqlite"))
     assert not (tmp_path / "run" / "answers.sqlite").exists()

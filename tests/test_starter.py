@@ -60,3 +60,9 @@ def test_an_existing_file_is_kept_without_force(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_written_is_named(tmp_path: Path, name: str, force: bool) -> None:
     with pytest.raises(InputError, match=re.escape(str(tmp_path / name))):
         write_starter(tmp_path / name, force=force)
+
+
+def test_a_folder_is_not_offered_to_be_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; name the file to write") as told:
+        write_starter(tmp_path)
+    assert "--force" not in str(told.value)

@@ -242,3 +242,16 @@ def test_a_run_folder_that_may_not_be_read_is_named(run: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "is_file", refuse)
     with pytest.raises(InputError, match=r"run cannot be read: Permission denied; .*permissions"):
         trace(run, "abcdef")
+
+
+def test_what_is_printed_names_each_model_folder_once(lab: Lab, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_trace(run, _twice_curated(lab, run), as_json=False)
+    printed = capsys.readouterr().out
+    for room in ("backward", "iteration-0", "iteration-1", "iteration-2"):
+        assert printed.count(str(run / room / "finetune" / "model")) == 1
+    assert "in augment, iteration-1/score, iteration-1/curate" in printed
+
+
+def test_where_a_row_was_rejected_is_printed(lab: Lab, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_trace(run, lab.rows(run, "iteration-2/curate", "rejected")[0]["id"], as_json=False)
+    assert "rejected in" in capsys.readouterr().out.splitlines()[0]

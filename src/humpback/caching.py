@@ -22,6 +22,8 @@ from humpback.store.rundir import RunDir, check_run
 
 __all__ = ["Pruning", "name_models", "parse_bytes", "print_cache", "prune_cache"]
 
+SQLITE = b"SQLite format 3\0"
+"""How a database begins."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -143,7 +145,20 @@ def _find(place: Path) -> _Place:
     is_run = (run / "recipe.yaml").exists()
     if not file.is_file():
         raise InputError(f"there is no answer cache at {file}; give a run's folder or a cache's file")
+    if not _is_database(file):  # to open it would leave a lock file beside what is not ours
+        raise InputError(
+            f"{file} is no answer cache; give a run's folder or a cache's file, such as {place.parent / 'answers.sqlite'}"
+        )
     return _Place(file=file, run=run if is_run else None, names=name_models(run) if is_run else {})
+
+
+def _is_database(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(len(SQLITE))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}; check its permissions") from error
+    return head in (SQLITE, b"")  # SQLite makes an empty file first
 
 
 def _row(group: Group, names: Mapping[str, str]) -> dict[str, str | int | None]:

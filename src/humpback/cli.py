@@ -17,6 +17,9 @@ from humpback.studies.commands import study_app
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+"""How typer ends after Ctrl-C; it is no status of ours."""
+
 app = typer.Typer(
     name="humpback",
     help="Self-alignment with instruction backtranslation: documents and a few pairs in, "
@@ -31,9 +34,21 @@ app = typer.Typer(
 cache_app = typer.Typer(
     help="Look into an answer cache, or make it smaller.", no_args_is_help=True, rich_markup_mode=None
 )
-app.add_typer(cache_app, name="cache")
-app.add_typer(study_app, name="study")
-add_commands(app)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    told: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -261,6 +276,12 @@ def version() -> None:
     typer.echo(__version__)
 
 
+# the order of --help: a run from its recipe to its labels first, then what compares models
+add_commands(app)
+app.add_typer(study_app, name="study")
+app.add_typer(cache_app, name="cache")
+
+
 def main() -> None:
     """Run the command line; a user's mistake ends with one message, not a traceback."""
     try:
@@ -270,3 +291,9 @@ def main() -> None:
 
         print(clean(f"error: {error}"), file=sys.stderr)  # it may quote a file that would steer the terminal
         sys.exit(error.exit_status)
+    except SystemExit as ending:
+        if ending.code != INTERRUPTED:
+            raise
+        # Ctrl-C before a command could say what it had begun: typer says nothing
+        print("error: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+        sys.exit(StoppedError.exit_status)

@@ -108,14 +108,17 @@ def _readiness(extra: str) -> dict[str, Any]:
     """Return whether an extra's packages are there; `missing` says which are not, or have the wrong version."""
     if sys.platform == "win32":
         return {"ready": False, "missing": ["fcntl (Windows is not supported)"], "fix": "wsl --install"}
+    needs, package = _needs(extra), f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION
+    if not needs:  # an editable install keeps the extras that it was made with
+        told = f"the extra `{extra}`, which this installation of {DISTRIBUTION} is too old to know"
+        return {"ready": False, "missing": [told], "fix": f"pip install '{package}', or `make setup` in a clone"}
     missing = []
-    for name, versions in sorted(_needs(extra).items()):
+    for name, versions in sorted(needs.items()):
         found = _version(name)
         if found is None:
             missing.append(name)
         elif not _fits(found, versions):
             missing.append(f"{name} {found} (needs {versions})")
-    package = f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION
     return {"ready": not missing, "missing": missing, "fix": f"pip install '{package}'" if missing else None}
 
 

@@ -12,6 +12,8 @@ __all__ = ["write_starter"]
 
 def write_starter(path: Path, force: bool = False) -> None:
     """Write the starter recipe; raise InputError when the file is there already and `force` is not given."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the file to write, such as {path / 'recipe.yaml'}")
     text = importlib.resources.files("humpback").joinpath("data", "starter.yaml").read_text(encoding="utf-8")
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:

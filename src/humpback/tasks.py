@@ -74,6 +74,10 @@ class Engines:
             totals.add(engine.totals)
         return totals
 
+    def attention(self) -> str:
+        """Return how the engines of this process attend, each way once; "" where none tells."""
+        return "; ".join(sorted({engine.attention for engine in self._open.values()} - {""}))
+
     def close(self) -> None:
         """Free every engine's memory."""
         self._closed = self.totals()

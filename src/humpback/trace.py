@@ -220,8 +220,7 @@ def _source(rows: list[Row | None]) -> Row:
 
 
 def _lines(found: Row) -> Iterator[tuple[str, str]]:
-    places = ", ".join(f"{place['kind']} in {place['stage']}" for place in found["found_in"])
-    yield "row", f"{found['id']}  {places}"
+    yield "row", f"{found['id']}  {_tell_places(found['found_in'])}"
     yield from _source_lines(found)
     if candidate := found["candidate"]:
         yield "instruction", f"candidate {candidate['id']} by {_model(found['written_by'])}"
@@ -234,12 +233,21 @@ def _lines(found: Row) -> Iterator[tuple[str, str]]:
         yield from _iteration_lines(entry)
     for mix, model in zip(found["mixes"], found["models"], strict=True):
         yield "entered", f"{mix['stage']} as example {mix['id']} ({mix['origin']}) -> {_model(model)}"
+    yield from _model_lines(found)
     if not found["mixes"]:
         yield "entered", "no mix: no model of this run is trained on it"
     row = found["dataset"]
     yield "dataset", f"row {row['id']} in {row['file']}" if row else "not in the dataset"
     if not found["run_complete"]:
         yield "note", "the run is not complete: this is what it holds so far"
+
+
+def _tell_places(places: list[Row]) -> str:
+    """Return the stages that hold the row: their names say what it is there."""
+    held = [place["stage"] for place in places if place["prefix"] != "rejected"]
+    rejected = [place["stage"] for place in places if place["prefix"] == "rejected"]
+    told = [f"in {', '.join(held)}"] if held else []
+    return "; ".join([*told, *([f"rejected in {', '.join(rejected)}"] if rejected else [])])
 
 
 def _source_lines(found: Row) -> Iterator[tuple[str, str]]:
@@ -288,9 +296,15 @@ def _tell_reason(row: Row) -> str:
 
 
 def _model(model: Row) -> str:
-    if model["content_hash"] is None:
-        return f"{model['name']} (not trained yet)"
-    return f"{model['name']} {model['content_hash']} ({model['folder'] or 'its folder is gone'})"
+    return f"{model['name']} (not trained yet)" if model["content_hash"] is None else model["name"]
+
+
+def _model_lines(found: Row) -> Iterator[tuple[str, str]]:
+    """Tell each model that was named, once."""
+    named = [found["written_by"], *(entry["scored_by"] for entry in found["iterations"]), *found["models"]]
+    trained = {model["name"]: model for model in named if model and model["content_hash"]}
+    for name, model in trained.items():
+        yield "model", f"{name}  {model['content_hash']}  {model['folder'] or 'its folder is gone'}"
 
 
 def _excerpt(text: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from humpback.benchmarking.heldout import (
     Preference,
+    by_instruction,
     prefer_by_judge,
     prefer_by_likelihood,
     read_heldout,
@@ -20,6 +21,7 @@ from humpback.benchmarking.judging import PAIR_RUBRIC
 from humpback.engines.base import Loglikelihood
 from humpback.engines.fake import FakeEngine, fake_model
 from humpback.errors import InputError
+from humpback.evaluation.likelihood import Likelihoods, compare
 from humpback.prompts import Continuation, Prompt, Prompts
 
 if TYPE_CHECKING:
@@ -92,6 +94,43 @@ def test_source_is_the_column_or_the_file(tmp_path: Path) -> None:
     assert sorted(held.sources.values()) == ["dolly", "oasst"]
 
 
+def test_files_of_one_name_are_two_sources(tmp_path: Path) -> None:
+    paths = [tmp_path / "ann" / "pairs.jsonl", tmp_path / "bob" / "pairs.jsonl", tmp_path / "bob" / "other.jsonl"]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        _lines(path, [_pair(number)])
+    assert sorted(read_heldout(paths).sources.values()) == ["ann/pairs", "bob/pairs", "other"]
+
+
+def test_files_that_differ_in_their_endings_alone_are_two_sources(tmp_path: Path) -> None:
+    paths = [_lines(tmp_path / "pairs.jsonl", [_pair(1)]), tmp_path / "pairs.json"]
+    paths[1].write_text(json.dumps([_pair(2)]), encoding="utf-8")
+    assert sorted(read_heldout(paths).sources.values()) == sorted(map(str, paths))
+
+
+def test_several_responses_to_one_instruction_count_as_one_in_the_interval() -> None:
+    once = Likelihoods(
+        pair_ids=tuple(f"p{n}" for n in range(10)),
+        nats=tuple(float(10 + n) for n in range(10)),
+        tokens=tuple(10 for _ in range(10)),
+        errors=tuple(None for _ in range(10)),
+    )
+    # the same again three times tells nothing new
+    often = Likelihoods(
+        pair_ids=tuple(f"{pair_id}-{copy}" for copy in range(4) for pair_id in once.pair_ids),
+        nats=once.nats * 4,
+        tokens=once.tokens * 4,
+        errors=once.errors * 4,
+    )
+    instructions = {pair_id: pair_id.split("-")[0] for pair_id in often.pair_ids}
+    rows = [
+        compare({"m": values}, random_seed=1, resamples=200, confidence=0.95)["models"][0]
+        for values in (once, by_instruction(often, instructions))
+    ]
+    assert rows[0] == pytest.approx(rows[1])
+    assert rows[1]["n"] == 10
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
@@ -142,7 +181,19 @@ def test_command_compares_models_by_source(other: Path, tmp_path: Path, command:
         assert (difference["model"], difference["against"]) == (str(other), "fake")
         assert difference["low"] < difference["value"] < difference["high"]
         assert told[kind]["few"]["differences"][0]["low"] is None
-    assert "too few pairs for an interval" in command(*arguments).out
+    assert "too few instructions for an interval" in command(*arguments).out
+
+
+def test_command_counts_instructions_that_differ_in_writing_alone_once(tmp_path: Path, command: Command) -> None:
+    rows = [
+        {**_pair(n), "instruction": f"{'TELL' if twice else 'Tell'}  about {n}."} for twice in (0, 1) for n in range(9)
+    ]
+    for number, row in enumerate(rows):
+        row["response"] = f"Answer {number}."
+    told = command(
+        *("held-out", "fake", "--pairs", _lines(tmp_path / "p.jsonl", rows), "-o", tmp_path / "out", "--json")
+    ).json()["likelihood"]
+    assert (told["pairs"], told["instructions"], told["response"]["all"]["models"][0]["n"]) == (18, 9, 9)
 
 
 def test_pair_that_one_model_cannot_answer_counts_for_none(other: Path, tmp_path: Path, command: Command) -> None:

@@ -78,6 +78,55 @@ def test_same_command_asks_nothing_again(
     assert second["win_rate"] == first["win_rate"]  # type: ignore[index]
 
 
+def test_cost_is_that_of_all_sittings(
+    sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, calls = FakeEngine.generate, []
+
+    def stop_at_the_second(self: FakeEngine, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        calls.append(len(prompts))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        self.totals.tokens_in += 100 * len(prompts)
+        return answer(self, prompts, sampling)
+
+    monkeypatch.setattr(FakeEngine, "generate", stop_at_the_second)
+    priced = ("--price-in", 1e6, "--price-out", 0)
+    assert command("winrate", *sides, "--judge", "fake", "-o", tmp_path / "out").status == 1
+    second = _winrate(command, tmp_path, *sides, *priced)
+    third = _winrate(command, tmp_path, *sides, *priced)
+    assert second["cost"]["sittings"] == 2  # type: ignore[index]
+    asked = sum(calls) - calls[1]
+    assert second["cost"]["tokens_in"] == second["cost"]["price"] == 100 * asked  # type: ignore[index]
+    for name in ("sittings", "judge_seconds", "tokens_in", "tokens_out", "price"):
+        assert third["cost"][name] == second["cost"][name]  # type: ignore[index]
+    assert "in 2 sittings" in command("winrate", *sides, "--judge", "fake", "-o", tmp_path / "out").out
+
+
+def test_answers_that_another_comparison_has_paid_for_are_not_called_free(
+    sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
+) -> None:
+    _winrate(command, tmp_path, *sides)
+    renamed = json.loads(sides[0].read_text())
+    other = tmp_path / "renamed.json"
+    other.write_text(json.dumps([{**row, "generator": "renamed"} for row in renamed]))
+    told = _winrate(command, tmp_path, other, sides[1], "--price-in", 1, "--price-out", 1)
+    assert (told["cost"]["sittings"], told["cost"]["price"]) == (0, None)  # type: ignore[index]
+    assert (
+        "all its answers were there"
+        in command(*("winrate", other, sides[1], "--judge", "fake", "-o", tmp_path / "out")).out
+    )
+
+
+def test_damaged_account_is_told_with_its_fix(
+    sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
+) -> None:
+    _winrate(command, tmp_path, *sides)
+    (tmp_path / "out" / "spent.json").write_text('[{"comparison": 3}]')
+    ended = command("winrate", *sides, "--judge", "fake", "-o", tmp_path / "out")
+    assert (ended.status, "spent.json is damaged" in ended.err, "delete it" in ended.err) == (1, True, True)
+
+
 def test_annotations_are_alpacaevals(
     sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
 ) -> None:

@@ -24,7 +24,7 @@ from humpback.engines.hf_model import Reading
 from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.models import hash_model, resolve_adapter
 from humpback.engines.packs import Pack
-from humpback.errors import InputError
+from humpback.errors import InputError, StageError
 from humpback.prompts import Choice, Continuation, Prompt, Prompts
 
 TEXTS = [
@@ -399,6 +399,28 @@ def test_a_row_that_does_not_fit_in_memory_alone_is_an_error(
     assert [answer.error for answer in answers] == ["the row does not fit in the device's memory"] * 4
 
 
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["cuda", "cpu", "python", "driver", "cublas"])
+@pytest.mark.parametrize("while_reading", [True, False], ids=["reading", "moving"])
+def test_weights_too_large_for_memory_are_told_with_folder_device_and_fix(
+    make_byte_model: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, while_reading: bool
+) -> None:
+    model = make_byte_model()
+    engine = HFEngine(ModelRef(path=model.path, content_hash="loaded by none"), device="cpu", dtype="float32")
+
+    def fail(*given: Any, **more: Any) -> Any:
+        raise error
+
+    if while_reading:
+        monkeypatch.setattr(hf_base.AutoModelForCausalLM, "from_pretrained", fail)
+    else:
+        monkeypatch.setattr(hf_base, "_widen_head", fail)
+    with pytest.raises(
+        StageError, match=r"does not fit in the memory of cpu in float32 .*runtime.dtype=bfloat16"
+    ) as told:
+        engine.generate([ask(engine, "hello")], GREEDY)
+    assert model.path in str(told.value)
+
+
 # -- the engine --------------------------------------------------------------------------------------------------------
 
 
@@ -407,6 +429,16 @@ def test_the_engine_opens_again_after_close(bytes_engine: HFEngine) -> None:
     bytes_engine.close()
     assert bytes_engine._loaded is None
     assert bytes_engine.generate([ask(bytes_engine, "go", 4)], CREATIVE) == before
+
+
+def test_the_engine_tells_how_it_attends_once_its_model_is_loaded(bytes_engine: HFEngine, padding: HFEngine) -> None:
+    fresh = HFEngine(bytes_engine.model, device="cpu")
+    assert fresh.attention == ""
+    fresh.generate([ask(fresh, "go", 4)], GREEDY)
+    assert fresh.attention == "packs, block by block"
+    fresh.close()
+    assert fresh.attention == "packs, block by block"
+    assert padding.attention == "padded rows"
 
 
 def test_totals_count_what_was_computed(bytes_engine: HFEngine) -> None:

@@ -76,6 +76,7 @@ def test_scores_of_one_value_have_collapsed_and_others_have_not() -> None:
     audit = [{"kind": "true", "scores": {"rating": 1 + n / 50, "forward_lift": n / 100}} for n in range(200)]
     entropy = _describe(rows, audit)["entropy"]
     assert entropy["rating"]["collapsed"]
+    assert str(entropy["rating"]["bits"]) == "0.0"  # and not -0.0
     assert not entropy["forward_lift"]["collapsed"]
     assert entropy["forward_lift"]["bits"] == pytest.approx(np.log2(10), abs=0.05)
 

@@ -120,6 +120,13 @@ def test_too_few_ratings_stop_the_stage_where_the_recipe_says_so() -> None:
         decide(settings, _audit("rating", rating=0.9, forward_lift=0.8), _scores(40, 60))
 
 
+def test_advice_on_too_few_ratings_does_not_name_what_the_recipe_has_already() -> None:
+    settings = CurateSettings(policy="threshold")  # when_unparsed is switch
+    with pytest.raises(GateError, match=r"leave out curate\.policy=threshold") as told:
+        decide(settings, _audit("rating", rating=0.9, forward_lift=0.8), _scores(40, 60))
+    assert "let curate.when_unparsed=switch" not in str(told.value)
+
+
 def test_too_few_ratings_switch_to_the_best_other_signal_and_it_is_said() -> None:
     audit = _audit("rating", calibrated=False, rating=0.9, backward_lift=0.7, forward_lift=0.8)
     decision = decide(CurateSettings(signal="rating"), audit, _scores(40, 60))
@@ -134,7 +141,7 @@ def test_rows_that_failed_are_no_unparsed_ratings() -> None:
 
 
 def test_too_few_ratings_and_nothing_else_stop_the_stage() -> None:
-    with pytest.raises(GateError, match="there is no other signal"):
+    with pytest.raises(GateError, match="when_unparsed=switch finds no other audited signal; add one"):
         decide(CurateSettings(signal="rating"), _audit("rating", calibrated=False, rating=0.9), _scores(0, 10))
 
 

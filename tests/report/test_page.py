@@ -180,3 +180,30 @@ def test_histogram_fills_the_bins_that_are_kept() -> None:
     assert picture.count('class="hist below"') == 2
     assert picture.count('class="hist"') == 1
     assert 'class="cut"' in picture
+
+
+def test_mean_over_all_corruptions_is_the_first_column_of_the_audit(html: str) -> None:
+    audit = html[html.index('id="audit"') : html.index('id="curation"')]
+    head = re.findall(r"<th[^>]*>([a-z_]+)", audit[audit.index("<thead>") : audit.index("</thead>")])
+    assert head[:4] == ["signal", "all", "pairs", "missing"]
+    rows = re.findall(r"<tr>(.*?)</tr>", audit[audit.index("<tbody>") : audit.index("</tbody>")], re.DOTALL)
+    cells = {row.count("<th") + row.count("<td") for row in rows}
+    assert cells == {len(head)}
+
+
+def test_notes_of_an_audit_do_not_repeat_its_model(tmp_path: Path, data: dict[str, Any]) -> None:
+    model = data["audits"][0]["model"]
+    data["audits"][0]["notes"] = [f"{model}: too few pairs", "about all: nothing"]
+    html = _write(tmp_path / "page.html", data)
+    assert "<li>too few pairs</li>" in html
+    assert "<li>about all: nothing</li>" in html
+
+
+def test_kinds_of_a_scaling_study_are_told_apart_by_colour_and_place() -> None:
+    row = {"value": 2.0, "low": 1.9, "high": 2.1}
+    kinds = [plots.Fitted(name=name, points=[(10, row), (20, row)], slope=0.0, intercept=2.0) for name in "ab"]
+    drawn = plots.fitted_lines(kinds, "e", "a plot")
+    found = [re.findall(rf'<circle class="dot kind-{number}" cx="([\d.]+)"', drawn) for number in (0, 1)]
+    assert [len(places) for places in found] == [2, 2]
+    assert not set(found[0]) & set(found[1])
+    assert re.findall(r'<text class="tick kind-(\d)"[^>]*>(\w)<', drawn) == [("0", "a"), ("1", "b")]

@@ -8,7 +8,7 @@ output's number.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from humpback.errors import InputError
 from humpback.evaluation.likelihood import Likelihoods
 from humpback.prompts import Prompts
 from humpback.records import Pair, content_id
+from humpback.seeds.readers import normalise_instruction
 
 __all__ = [
     "Pairs",
     "Preference",
+    "by_instruction",
     "by_source",
     "prefer_by_judge",
     "prefer_by_likelihood",
@@ -37,7 +39,9 @@ class Pairs:
 
     pairs: tuple[Pair, ...]
     sources: Mapping[str, str]
-    """Source of each pair by its id: the column `source`, else the file's name."""
+    """Source of each pair by its id: the column `source`, else the file's name, with folders where two files share it."""
+    instructions: Mapping[str, str]
+    """Each pair's instruction by its id, alike where only case, space or the last stop differ."""
     with_context: int
     """Pairs left out because they have a context."""
 
@@ -57,6 +61,7 @@ def read_heldout(paths: Sequence[Path]) -> Pairs:
     pairs: list[Pair] = []
     sources: dict[str, str] = {}
     with_context = 0
+    names = _name_files(paths)
     for path in paths:
         for number, row in enumerate(read_json_rows(path), start=1):
             texts = [row.get("instruction"), row.get("response")]
@@ -79,7 +84,7 @@ def read_heldout(paths: Sequence[Path]) -> Pairs:
                     licence="",
                 )
             )
-            sources[pair_id] = str(row.get("source") or path.name.split(".")[0])
+            sources[pair_id] = str(row.get("source") or names[path])
     if not pairs:
         raise InputError(
             f"there is no held-out pair ({with_context} have a context and are left out); give JSON lines of {{instruction, response}}"
@@ -90,7 +95,21 @@ def read_heldout(paths: Sequence[Path]) -> Pairs:
         raise InputError(
             f"{len(twice)} held-out pairs are given more than once, for example {instruction[:80]!r}; keep one of each"
         )
-    return Pairs(pairs=tuple(pairs), sources=sources, with_context=with_context)
+    instructions = {pair.id: normalise_instruction(pair.instruction) for pair in pairs}
+    return Pairs(pairs=tuple(pairs), sources=sources, instructions=instructions, with_context=with_context)
+
+
+def _name_files(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return each file's name without endings, and before it as many folders as tell it from the other files."""
+    whole = {path: (*path.absolute().parts[1:-1], path.name.split(".")[0]) for path in paths}
+    names = {}
+    for path, parts in whole.items():
+        others = [other for one, other in whole.items() if one != path]
+        lone = (n for n in range(1, len(parts) + 1) if not any(other[-n:] == parts[-n:] for other in others))
+        depth = next(lone, None)
+        # none in one folder: pairs.json and pairs.jsonl differ in their endings alone
+        names[path] = str(path) if depth is None else "/".join(parts[-depth:])
+    return names
 
 
 def by_source(values: Likelihoods, sources: Mapping[str, str], source: str) -> Likelihoods:
@@ -102,6 +121,22 @@ def by_source(values: Likelihoods, sources: Mapping[str, str], source: str) -> L
         nats=tuple(values.nats[row] for row in rows),
         tokens=tuple(values.tokens[row] for row in rows),
         errors=tuple(values.errors[row] for row in rows),
+    )
+
+
+def by_instruction(values: Likelihoods, instructions: Mapping[str, str]) -> Likelihoods:
+    """Add up the pairs of each instruction, under the first one's id; every pair must have a likelihood.
+
+    Several responses to one instruction are no independent pairs: intervals must resample instructions. Nats per token stay.
+    """
+    groups: dict[str, list[int]] = {}
+    for row, pair_id in enumerate(values.pair_ids):
+        groups.setdefault(instructions[pair_id], []).append(row)
+    return Likelihoods(
+        pair_ids=tuple(values.pair_ids[rows[0]] for rows in groups.values()),
+        nats=tuple(sum(values.nats[row] for row in rows) for rows in groups.values()),
+        tokens=tuple(sum(values.tokens[row] for row in rows) for rows in groups.values()),
+        errors=tuple(None for _ in groups),
     )
 
 

@@ -11,6 +11,7 @@ from humpback.benchmarking.alpacaeval import write_json
 from humpback.benchmarking.heldout import (
     Pairs,
     Preference,
+    by_instruction,
     by_source,
     prefer_by_judge,
     prefer_by_likelihood,
@@ -94,14 +95,24 @@ def _likelihood(held: Pairs, kinds: Mapping[str, Mapping[str, Likelihoods]], see
     kept, failed = without_errors(list(kinds.values()))
     if len(failed) == len(held.pairs):
         raise StageError(f"no held-out pair could be computed; the first reason: {next(iter(failed.values()))}")
-    told: dict[str, object] = {"pairs": len(held.pairs), "with_context": held.with_context, "failed": len(failed)}
+    told: dict[str, object] = {
+        "pairs": len(held.pairs),
+        "instructions": len(set(held.instructions.values())),
+        "with_context": held.with_context,
+        "failed": len(failed),
+    }
     sources = sorted(set(held.sources.values()))
     for kind, table in zip(kinds, kept, strict=True):
         groups = {"all": table}
         if len(sources) > 1:
             groups |= {s: {m: by_source(values, held.sources, s) for m, values in table.items()} for s in sources}
         told[kind] = {
-            name: compare(group, random_seed=seed, resamples=RESAMPLES, confidence=CONFIDENCE)
+            name: compare(
+                {model: by_instruction(values, held.instructions) for model, values in group.items()},
+                random_seed=seed,
+                resamples=RESAMPLES,
+                confidence=CONFIDENCE,
+            )
             for name, group in groups.items()
             if next(iter(group.values())).pair_ids
         }
@@ -112,8 +123,8 @@ def _likelihood_lines(told: object) -> list[str]:
     if not isinstance(told, dict):
         return []
     lines = [
-        f"{told['pairs']} held-out pairs, {told['failed']} failed, {told['with_context']} left out for their context; nats per token, "
-        "lower is better"
+        f"{told['pairs']} held-out pairs of {told['instructions']} instructions, {told['failed']} failed, {told['with_context']} left "
+        "out for their context; nats per token, lower is better; 95 % by bootstrap over instructions (n)"
     ]
     for kind in ("response", "instruction"):
         for source, found in told[kind].items():
@@ -127,7 +138,7 @@ def _likelihood_lines(told: object) -> list[str]:
 def _bounds(row: Mapping[str, object], form: str) -> str:
     value, low, high = row["value"], row["low"], row["high"]
     if low is None:
-        return f"{value:{form}} (too few pairs for an interval)"
+        return f"{value:{form}} (too few instructions for an interval)"
     return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from humpback.engines import EngineSpec, find_model, find_served, open_engine, resolve_model, steady_format
-from humpback.engines.base import Capability
+from humpback.engines.base import Capability, Heard
 from humpback.engines.cache import CachedEngine
 from humpback.errors import InputError
 from humpback.progress import Console
@@ -41,10 +41,18 @@ class ModelOptions:
 
 
 @contextlib.contextmanager
-def opened(reference: str, options: ModelOptions, *, needs: Capability) -> Iterator[CachedEngine]:
-    """Open the model, check that it can do what is needed, and free its memory in the end."""
+def opened(
+    reference: str, options: ModelOptions, *, needs: Capability, hear: Callable[[Heard], None] | None = None
+) -> Iterator[CachedEngine]:
+    """Open the model, check that it can do what is needed, and free its memory in the end; `hear` hears of its answers."""
     with Console(quiet=options.quiet).bar(reference, None, "answers") as bar:
-        engine = open_engine(specify(reference, options), lambda heard: bar.hear(heard.totals, work=heard.work))
+
+        def listen(heard: Heard) -> None:
+            bar.hear(heard.totals, work=heard.work)
+            if hear:
+                hear(heard)
+
+        engine = open_engine(specify(reference, options), listen)
         try:
             if needs not in engine.capabilities:
                 told = f"{reference} cannot answer here: its engine has no {needs}. {engine.lacks(needs)}"

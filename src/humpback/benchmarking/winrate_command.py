@@ -1,14 +1,13 @@
 """`humpback winrate`: two models, or two files of outputs, compared by a judge. In: sides, prompts, a judge. Out: a report.
 
-The folder holds what was asked (`answers.sqlite`: the same command goes on where it stopped), each side's outputs and the annotations
-in AlpacaEval's form, and `winrate.json`.
+The folder holds what was asked (`answers.sqlite`: the same command goes on where it stopped), what the judge has cost so far
+(`spent.json`), each side's outputs and the annotations in AlpacaEval's form, and `winrate.json`.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from humpback.benchmarking.comparisons import Comparison
 from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_by_reply
 from humpback.benchmarking.models import ModelOptions, TagChoice, make_prompts, opened
 from humpback.benchmarking.sides import Answers, Question, answer, is_outputs, read_questions, shared_questions
+from humpback.benchmarking.spending import Ledger
 from humpback.engines.base import Capability, EngineTotals, Sampling
 from humpback.errors import InputError, StageError
 
@@ -62,7 +62,9 @@ class _Judged:
     """None where a side has no output."""
     again: dict[int, Rulings] | None
     totals: EngineTotals
-    seconds: float
+    """Of this sitting."""
+    spent: Ledger
+    """Of all."""
 
 
 def run_winrate(settings: Settings, folder: Path, *, as_json: bool) -> None:
@@ -77,7 +79,7 @@ def run_winrate(settings: Settings, folder: Path, *, as_json: bool) -> None:
             f"both sides are {sides[0].name}; a model compared with itself says nothing: give two models, or change "
             "`generator` in one file"
         )
-    judged = _judge(settings, questions, sides)
+    judged = _judge(settings, questions, sides, folder)
     comparisons = _compare(questions, sides, judged.rulings)
     judge = winrates.examine_judge([r for r in judged.rulings if r], judged.again, seed=settings.seed)
     report = _report(settings, sides, judged, comparisons, judge)
@@ -111,16 +113,21 @@ def _choose_questions(settings: Settings) -> list[Question]:
     return draw(questions, settings.sample, settings.seed)
 
 
-def _judge(settings: Settings, questions: Sequence[Question], sides: Sequence[Answers]) -> _Judged:
+def _judge(settings: Settings, questions: Sequence[Question], sides: Sequence[Answers], folder: Path) -> _Judged:
     pairs = list(zip(questions, sides[0].outputs, sides[1].outputs, strict=True))
     pairings = [
         Pairing(instruction=question.text, model=model, baseline=baseline)
         for question, model, baseline in pairs
         if model is not None and baseline is not None
     ]
-    started = time.monotonic()
+    names = {
+        "model": sides[0].name,
+        "baseline": sides[1].name,
+        "judge": settings.judging.server_model or settings.judge,
+    }
+    ledger = Ledger(folder / "spent.json", names)
     needs: Capability = "choice_logprobs" if settings.by_probability else "generate"
-    with opened(settings.judge, settings.judging, needs=needs) as engine:
+    with opened(settings.judge, settings.judging, needs=needs, hear=ledger.hear) as engine:
         prompts = make_prompts(engine, settings.judging, rubric=PAIR_RUBRIC)
         again: dict[int, Rulings] | None = None
         if settings.by_probability:
@@ -138,7 +145,7 @@ def _judge(settings: Settings, questions: Sequence[Question], sides: Sequence[An
         rulings=[None if model is None or baseline is None else next(rulings) for _, model, baseline in pairs],
         again=again,
         totals=totals,
-        seconds=time.monotonic() - started,
+        spent=ledger,
     )
 
 
@@ -207,15 +214,18 @@ def _side(side: Answers) -> dict[str, object]:
 
 
 def _cost(settings: Settings, judged: _Judged) -> dict[str, object]:
-    totals = judged.totals
-    priced = settings.price_in is not None and settings.price_out is not None
-    price = ((settings.price_in or 0) * totals.tokens_in + (settings.price_out or 0) * totals.tokens_out) / 1e6
+    """Return what judging has cost over all sittings, and how many answers this one asked for and found."""
+    spent = judged.spent.totals
+    # no sitting at all: another comparison in this folder has paid for every answer
+    priced = settings.price_in is not None and settings.price_out is not None and judged.spent.sittings > 0
+    price = ((settings.price_in or 0) * spent.tokens_in + (settings.price_out or 0) * spent.tokens_out) / 1e6
     return {
-        "judge_seconds": judged.seconds,
-        "judge_requests": totals.requests,
-        "from_cache": totals.cache_hits,
-        "tokens_in": totals.tokens_in,
-        "tokens_out": totals.tokens_out,
+        "sittings": judged.spent.sittings,
+        "judge_seconds": spent.seconds,
+        "judge_requests": judged.totals.requests,
+        "from_cache": judged.totals.cache_hits,
+        "tokens_in": spent.tokens_in,
+        "tokens_out": spent.tokens_out,
         "price": price if priced else None,
     }
 

@@ -60,10 +60,18 @@ def _lines(report: dict[str, Any], folder: Path) -> list[str]:
         if side["cut"]:
             lines.append(f"cut             {side['cut']} outputs of {name} are as long as allowed (--max-new-tokens)")
         lines += [f"errors          {name}: {error}" for error in side["errors"]]
-    price = "" if cost["price"] is None else f", price {cost['price']:.4g}"
-    lines.append(
-        f"cost            {cost['judge_seconds']:.1f} s, {cost['judge_requests']:,} requests ({cost['from_cache']:,} from the cache), "
-        f"tokens {cost['tokens_in']:,} in, {cost['tokens_out']:,} out{price}"
-    )
+    lines.append(f"cost            {_tell_cost(cost)}")
     lines.append(f"files           {folder}")
     return lines
+
+
+def _tell_cost(cost: dict[str, Any]) -> str:
+    asked = f"{cost['judge_requests']:,} requests, {cost['from_cache']:,} from the cache"
+    if not cost["sittings"]:
+        return f"not this comparison's: all its answers were there before it ({asked})"
+    sittings = "one sitting" if cost["sittings"] == 1 else f"{cost['sittings']} sittings"
+    price = "" if cost["price"] is None else f", price {cost['price']:.4g}"
+    return (
+        f"{cost['judge_seconds']:.1f} s of judging in {sittings}, tokens {cost['tokens_in']:,} in, {cost['tokens_out']:,} out{price}; "
+        f"this time {asked}"
+    )

@@ -27,6 +27,7 @@ __all__ = [
     "ModelRef",
     "Sampling",
     "TellsAnswers",
+    "TellsAttention",
     "TellsLacks",
 ]
 
@@ -156,6 +157,14 @@ class TellsLacks(Protocol):
     def lacks(self, capability: Capability) -> str:
         """Return why a capability is not claimed, and what would give it."""
         ...
+
+
+@runtime_checkable
+class TellsAttention(Protocol):
+    """An engine that chooses how it attends by what it finds; speeds say little without it."""
+
+    attention: str
+    """In plain words; "" until the model is loaded."""
 
 
 class Engine(Protocol):

@@ -30,6 +30,7 @@ from humpback.engines.base import (
     ModelRef,
     Sampling,
     TellsAnswers,
+    TellsAttention,
     TellsLacks,
 )
 from humpback.engines.batching import kept_cost, plan_batches
@@ -79,6 +80,11 @@ class CachedEngine:
     def lacks(self, capability: Capability) -> str:
         """Return why the engine does not claim a capability; "" from one that does not tell."""
         return self.inner.lacks(capability) if isinstance(self.inner, TellsLacks) else ""
+
+    @property
+    def attention(self) -> str:
+        """How the engine attends; "" from one that does not tell, or has not loaded its model."""
+        return self.inner.attention if isinstance(self.inner, TellsAttention) else ""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Return the kept draws, and draw the others."""

@@ -29,13 +29,13 @@ from humpback.engines.drawing import NOT_FINITE, Draw
 from humpback.engines.hf_answering import A, Plan, answer_all
 from humpback.engines.hf_format import choose_format, find_device
 from humpback.engines.hf_generate import Grower, generate_padded
-from humpback.engines.hf_limits import Allowance
+from humpback.engines.hf_limits import Allowance, lacks_memory
 from humpback.engines.hf_model import Network, Reading
 from humpback.engines.hf_prefixes import Prefixes
 from humpback.engines.hf_reading import read_choices, sum_logprobs
-from humpback.engines.hf_tokenizer import HFTokenizer
+from humpback.engines.hf_tokenizer import HFTokenizer, first_line
 from humpback.engines.packs import Row, build_pack, plan_packs
-from humpback.errors import InputError
+from humpback.errors import InputError, StageError
 from humpback.prompts import Choice, Continuation, Prompt
 from humpback.recipe import NumberFormat
 
@@ -62,6 +62,8 @@ class HFEngine:
         self.model = model
         self.tokenizer = HFTokenizer(Path(model.path))
         self.totals = EngineTotals()
+        self.attention = ""
+        """How the model is run, told once it is loaded."""
         self._device = find_device(device)
         self._dtype: NumberFormat = dtype
         self._allowed = Allowance(self._device, batch_tokens)
@@ -173,8 +175,23 @@ class HFEngine:
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
             chosen = choose_format(self._dtype, self._device)
-            self._loaded = Network(self.model, self._device, getattr(torch, chosen.format))
+            self._loaded = self._load(chosen.format)
+            self.attention = self._loaded.base.attention
         return self._loaded
+
+    def _load(self, number_format: NumberFormat) -> Network:
+        try:
+            return Network(self.model, self._device, getattr(torch, number_format))
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            # halving batches helps a pass, not the weights
+            smaller = "set runtime.dtype=bfloat16, which takes half, or take" if number_format == "float32" else "take"
+            raise StageError(
+                f"the model in {self.model.path} does not fit in the memory of {self._device} in {number_format} "
+                f"({type(error).__name__}: {first_line(error)}); end what else holds that memory, {smaller} "
+                "another runtime.device or a smaller model.base; the same command goes on"
+            ) from error
 
     def _tell(self, place: int, answer: Completion | ChoiceLogprobs | Loglikelihood) -> None:
         if self.on_answer and not answer.error:

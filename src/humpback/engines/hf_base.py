@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from humpback.engines.attending import ATTENTION
 from humpback.engines.attending_flash import Kernel, find_kernel, is_sound, see_pack
 from humpback.engines.base import ModelRef
+from humpback.engines.hf_limits import lacks_memory
 from humpback.engines.hf_tokenizer import first_line
 from humpback.engines.models import hash_model, quiet_loading
 from humpback.engines.packs import Row, build_pack
@@ -44,13 +45,19 @@ class Base:
         """Attends to whole packs; None: block by block."""
         self.packs = _can_pack(self.net, self.kernel)
         if device.type == "cuda" and not (self.packs and self.kernel):
-            way = "on packs, block by block" if self.packs else "on padded rows"
-            # nothing else tells it, and an H200 was a hundred times slower for it
-            warnings.warn(f"the flash kernel does not take {path}: it runs {way}, slowly", RuntimeWarning, stacklevel=2)
+            told = f"the flash kernel does not take {path}: it runs on {self.attention}, slowly"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)  # an H200 was a hundred times slower for it
         self._adapted: Any = None
         self._active: str | None = None
         self._held: set[str] = set()
         """Names of adapters, which come from their content: a folder may hold another one by now."""
+
+    @property
+    def attention(self) -> str:
+        """How rows are attended to, in words."""
+        if not self.packs:
+            return "padded rows"
+        return "packs, by a flash kernel" if self.kernel else "packs, block by block"
 
     def activate(self, model: ModelRef) -> None:
         """Answer with a model's adapter, or, where it has none, as the weights are."""
@@ -97,9 +104,9 @@ class Base:
                     self._adapted = PeftModel.from_pretrained(self.net, adapter, adapter_name=name)
                 else:
                     self._adapted.load_adapter(adapter, adapter_name=name)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # a damaged file fails anywhere in the readers, with any error
+            if lacks_memory(error):
+                raise
             raise InputError(
                 f"the adapter in {adapter} cannot be loaded ({type(error).__name__}: {first_line(error)}); "
                 "copy or fetch the folder again, or name the base model that it was trained on"
@@ -179,9 +186,9 @@ def _load(path: str, dtype: torch.dtype) -> Net:
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # a damaged file fails anywhere in the readers, with any error
+        if lacks_memory(error):
+            raise
         raise InputError(
             f"the model in {path} cannot be loaded ({type(error).__name__}: {first_line(error)}); "
             "copy or fetch the folder again, or save it again with save_pretrained"

@@ -71,7 +71,7 @@ def _tell_entropy(
     else:
         edges = np.linspace(values.min(), values.max(), BINS + 1)[1:-1]
     shares = np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1) / len(values)
-    bits = float(-sum(share * math.log2(share) for share in shares if share))
+    bits = float(sum(share * -math.log2(share) for share in shares if share))  # of one bin 0, not -0
     return {"bits": bits, "collapsed": bits < COLLAPSED_BITS, "n": len(values)}
 
 

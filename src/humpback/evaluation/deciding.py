@@ -64,11 +64,7 @@ def decide(
         warnings.append(f"human labels correct nothing: {people['refused']}")
     if scores and (told := _too_few_ratings(signal, settings, scores)):
         if settings.when_unparsed == "stop" or settings.policy == "threshold":
-            raise GateError(
-                f"{told}; take another rubric (prompts.rubric) or signal (curate.signal), raise model.max_tokens where "
-                "pairs are too long to be rated, lower curate.min_parsed, "
-                "or let curate.when_unparsed=switch take the best other signal"
-            )
+            raise GateError(f"{told}; {_advise_on_few_ratings(settings)}")
         signal, why = _switch(signal, settings, audit, scores, told)
         warnings.append(f"{told}, so {signal} is used instead")
     warnings += _warn(signal, audit)
@@ -170,6 +166,19 @@ def _too_few_ratings(signal: str, settings: CurateSettings, scores: Mapping[str,
     return f"{signal} was given on {share:.0%} of the candidates, below curate.min_parsed={settings.min_parsed:g}"
 
 
+def _advise_on_few_ratings(settings: CurateSettings) -> str:
+    advice = (
+        "take another rubric (prompts.rubric) or signal (curate.signal), raise model.max_tokens where pairs are too long to be "
+        "rated, lower curate.min_parsed, or "
+    )
+    if settings.policy == "threshold":
+        return (
+            advice
+            + "leave out curate.policy=threshold, which cuts ratings and so keeps when_unparsed=switch from taking another"
+        )
+    return advice + "let curate.when_unparsed=switch take the best other signal"
+
+
 def _switch(
     signal: str, settings: CurateSettings, audit: Mapping[str, Any], scores: Mapping[str, Any], told: str
 ) -> tuple[str, str]:
@@ -182,7 +191,10 @@ def _switch(
         and not _too_few_ratings(entry["signal"], settings, scores)
     ]
     if not others:
-        raise GateError(f"{told}, and there is no other signal; add one to score.signals, or take another rubric")
+        raise GateError(
+            f"{told}, and curate.when_unparsed=switch finds no other audited signal; add one to score.signals, or take another "
+            "rubric (prompts.rubric)"
+        )
     best = _best(others)
     return best["signal"], f"best other audited AUC, {best['auc']['all']['value']:.2f}"
 

@@ -44,7 +44,7 @@ def self_bleu(texts: Sequence[str], *, resamples: int, confidence: float, seed: 
 
     None below two texts.
     """
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     if len(texts) < 2:
         return None

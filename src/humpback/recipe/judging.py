@@ -101,7 +101,7 @@ class CurateSettings(Section):
     min_parsed: float = Field(0.5, ge=0, le=1)
     """Least share of the candidates on which a rating must have been given; what is unparsed is not low, it is not known."""
     when_unparsed: Literal["stop", "switch"] = "switch"
-    """With fewer: stop, or select by the best other signal and say so."""
+    """With fewer: stop, or select by the best other signal and say so. Policy threshold cuts ratings only, so it always stops."""
     labels: bool = False
     """Let the run's human labels (`humpback label`) correct P(good) and what precision is promised, in a stage
     `iteration-t/correct` before `curate`; too few are refused with a reason, and P(good) stays as it was. With other labels than

@@ -46,7 +46,7 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "version": humpback.__version__,
         "run": run_dir.path.name,
         "recipe": recipe.model_dump(mode="json"),
-        "environment": manifests[0].environment,
+        "environment": {**manifests[0].environment, **_attention(manifests)},
         "stages": [stage_row(manifest) for manifest in manifests if manifest.name != "report"],
         "iterations": tell_course(course, auto=recipe.iterations == "auto"),
         "decay": decay_rows(by_name, audits, curation, [_instructions(run_dir, t) for t in range(1, ran + 1)]),
@@ -97,6 +97,12 @@ def engine_row(engine: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         "engine": asdict(totals),
         "tokens_per_second": round(tokens / seconds, 1) if seconds and tokens else None,
     }
+
+
+def _attention(manifests: Sequence[Manifest]) -> dict[str, str]:
+    """Return each way in which the run's engines attended; a stage that asks no model tells none."""
+    ways = sorted({way for m in manifests if (way := m.environment.get("attention"))})
+    return {"attention": "; ".join(ways)} if ways else {}
 
 
 def _funnel(by_name: Mapping[str, Manifest], last: int) -> list[dict[str, Any]]:

@@ -60,7 +60,8 @@ def _view(data: Row) -> dict[str, Any]:
         "verdict": [_verdict(line) for line in data["verdict"]],
         "scripted": data["recipe"]["model"]["base"] == "fake",
         "largest": max((row["read"] for row in data["funnel"]), default=0),
-        "corruptions": figures.kinds(data["audits"]),
+        # the mean first: what a table that is wider than the window shows of it
+        "corruptions": sorted(figures.kinds(data["audits"]), key=lambda kind: kind != "all"),
         "nll_scale": plots.scale_of(row for table in answers.values() for row in table["models"]),
         "difference_scale": plots.scale_of((row for table in answers.values() for row in table["differences"]), 0.0),
         "missing": [row for curation in data["curation"] for row in _missing(curation)],

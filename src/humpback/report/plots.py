@@ -183,6 +183,12 @@ def lines(curves: Mapping[str, Sequence[Sequence[float]]], label: str) -> Markup
     return _svg("lines", width, height, label, marks)
 
 
+COLOURS = 4
+"""Kinds that the style sheet tells apart."""
+ASIDE = 5
+"""Pixels that a kind's points stand right of the kind's before it: at one N they would hide each other."""
+
+
 class Fitted(NamedTuple):
     """One kind's points over N, and the line value = slope * log(N) + intercept through them."""
 
@@ -219,36 +225,37 @@ def fitted_lines(kinds: Sequence[Fitted], log_base: str | int, label: str) -> Ma
         marks.append(
             _tag('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{:g}</text>', x, bottom + 16, round(n))
         )
-    names: list[tuple[float, float, str]] = []
-    styles = itertools.chain(("strong", "faint"), itertools.repeat("thin"))
-    for kind, style in zip(kinds, styles, strict=False):
-        marks += _draw_kind(kind, style, place, unit)
+    names: list[tuple[float, float, int]] = []
+    for number, kind in enumerate(kinds):
+        marks += _draw_kind(kind, number, place, unit)
         if kind.points:
             n, row = max(kind.points, key=lambda point: point[0])
-            names.append((*place(math.log(max(n, 1)) / unit, row["value"]), kind.name))
+            names.append((*place(math.log(max(n, 1)) / unit, row["value"]), number))
     lowest = -math.inf
-    for x, y, name in sorted(names, key=lambda one: one[1]):  # from above, so that none lies on another
+    for x, y, number in sorted(names, key=lambda one: one[1]):  # from above, so that none lies on another
         lowest = max(y, lowest + 11)
-        marks.append(_tag('<text class="tick" x="{:.1f}" y="{:.1f}">{}</text>', x + 9, lowest + 3, name))
+        text = '<text class="tick kind-{}" x="{:.1f}" y="{:.1f}">{}</text>'
+        marks.append(_tag(text, number % COLOURS, x + 9 + ASIDE * len(kinds), lowest + 3, kinds[number].name))
     return _svg("lines", width, height, label, marks)
 
 
 def _draw_kind(
-    kind: Fitted, style: str, place: Callable[[float, float], tuple[float, float]], unit: float
+    kind: Fitted, number: int, place: Callable[[float, float], tuple[float, float]], unit: float
 ) -> list[Markup]:
-    marks = []
+    marks, colour, aside = [], number % COLOURS, ASIDE * number
     seen = sorted(((math.log(n) / unit, row) for n, row in kind.points if n > 0), key=lambda point: point[0])
     if kind.slope is not None and kind.intercept is not None and seen:
         ends = [place(at, kind.slope * at + kind.intercept) for at in (seen[0][0], seen[-1][0])]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in ends)
-        marks.append(_tag('<polyline class="line {}" points="{}"/>', style, path))
+        marks.append(_tag('<polyline class="line kind-{}" points="{}"/>', colour, path))
     for at, row in seen:
         x, y = place(at, row["value"])
+        x += aside
         if row["low"] is not None:
             bounds = [place(at, row[key])[1] for key in ("low", "high")]
-            line = '<line class="whisker sure" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>'
-            marks.append(_tag(line, x, *bounds))
-        marks.append(_tag('<circle class="dot sure" cx="{:.1f}" cy="{:.1f}" r="3"/>', x, y))
+            line = '<line class="whisker kind-{3}" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>'
+            marks.append(_tag(line, x, *bounds, colour))
+        marks.append(_tag('<circle class="dot kind-{}" cx="{:.1f}" cy="{:.1f}" r="3"/>', colour, x, y))
     return marks
 
 

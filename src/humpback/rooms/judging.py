@@ -111,7 +111,10 @@ class JudgingRooms(RoomBase):
         self.stage(name, self.scoring(), inputs=["augment", audited], models=models, do=do)
         for signal, entropy in self.result(name)["scores"]["entropy"].items():
             if entropy["collapsed"]:
-                self.console.say(f"  warning: {signal} gives nearly all candidates the same value: it tells none apart")
+                self.console.say(
+                    f"  warning: {signal} gives nearly all candidates scores that are one tenth of the audit's: "
+                    "it hardly tells them apart"
+                )
 
     def _judge_of(self, stage: str) -> Path | None:
         """Return the file of what an audit has learnt, None where it was too small to learn anything."""

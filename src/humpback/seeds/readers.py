@@ -26,6 +26,7 @@ __all__ = [
     "MIN_TRAIN_PAIRS",
     "check_inputs",
     "input_files",
+    "normalise_instruction",
     "parse_line",
     "read_distinct",
     "read_lines",
@@ -75,7 +76,7 @@ def read_distinct(inputs: Sequence[SeedInput], max_response_chars: int) -> Itera
         for item in _read(given, max_response_chars):
             if isinstance(item, Rejected):
                 yield item
-            elif (key := _normalise(item.instruction)) in seen:
+            elif (key := normalise_instruction(item.instruction)) in seen:
                 yield _rejected(item, "duplicate", "an earlier pair has the same instruction")
             else:
                 seen.add(key)
@@ -213,7 +214,7 @@ def _filled(value: object) -> bool:
     return bool(value.strip() if isinstance(value, str) else value)
 
 
-def _normalise(instruction: str) -> str:
+def normalise_instruction(instruction: str) -> str:
     # Inner punctuation stays: "What is 2+2?" is not "What is 2*2?".
     return " ".join(instruction.casefold().split()).rstrip(" .?!:…")
 

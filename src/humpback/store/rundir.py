@@ -255,6 +255,8 @@ def check_run(run: Path) -> None:
         raise InputError(f"run folder {run} cannot be read: {error.strerror or error}; {fix}") from error
     if there:
         return
+    if run.is_file():
+        raise InputError(f"{run} is a file; give the folder of a run, such as runs/demo")
     if not run.is_dir():
         raise InputError(f"run folder {run} does not exist; give the folder of a run, such as runs/demo")
     raise InputError(f"{run} is no run folder: it has no recipe.yaml; give a folder that `humpback run` made")

@@ -164,7 +164,9 @@ def run_study(study: Study, cells: Sequence[Cell], folder: Path, *, console: Con
             made, left = made + fresh, left - fresh
             if fresh and left:
                 passed = time.monotonic() - started
-                console.say(f"  {left} cells left, about {format_seconds(passed / made * left)} at this pace")
+                console.say(
+                    f"  {left} cell{'s' if left != 1 else ''} left, about {format_seconds(passed / made * left)} at this pace"
+                )
         lost = {id(cell) for cell, _ in failed}
         outcomes = []
         for cell in cells:
