@@ -19,7 +19,7 @@ from humpback.report.summary import print_summary
 from humpback.report.winrates import read_win_rates
 
 if TYPE_CHECKING:
-    from tests.conftest import Lab
+    from tests.conftest import Command, Lab
 
 Data = dict[str, Any]
 
@@ -290,11 +290,24 @@ def test_damaged_win_rate_is_named(tmp_path: Path) -> None:
         read_win_rates(tmp_path)
 
 
-def test_new_win_rate_makes_the_report_alone_stale(copy_of_finished: Path, lab: Lab) -> None:
-    _keep_win_rate(copy_of_finished, "iteration-1", "iteration-0", 40.0)
+def test_win_rate_of_the_command_makes_the_report_alone_stale_and_is_told_by_it(
+    copy_of_finished: Path, lab: Lab, tmp_path: Path, command: Command
+) -> None:
+    run = copy_of_finished
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"instruction": f"Tell about {n}."}) + "\n" for n in range(12)), "utf-8")
+    sides = [run / f"iteration-{t}" / "finetune" / "model" for t in (1, 0)]
+    judged = ("--judge", "fake", "--by-probability", "--max-tokens", 8000, "--max-new-tokens", 64)
+    assert command("winrate", *sides, "--prompts", prompts, *judged, "-o", run / "winrate" / "m1-m0").status == 0
     with pytest.raises(DriftError, match="stage report"):
-        lab.run(copy_of_finished)
-    assert lab.run(copy_of_finished, rerun_from="report")
-    data = json.loads((copy_of_finished / "report" / "report.json").read_bytes())
+        lab.run(run)
+    before = (run / "evaluate" / "manifest.json").read_bytes()
+    assert lab.run(run, rerun_from="report")
+    assert (run / "evaluate" / "manifest.json").read_bytes() == before
+    data = json.loads((run / "report" / "report.json").read_bytes())
+    rate = json.loads((run / "winrate" / "m1-m0" / "winrate.json").read_bytes())["win_rate"]
+    (row,) = data["win_rates"]
+    assert (row["model"], row["against"], row["value"]) == ("M_1", "M_0", rate["value"])
     sign = next(sign for sign in data["signs"] if sign["name"] == "win_rate_falls")
-    assert (sign["state"], "M_1 wins 40.0 %" in sign["told"]) == ("found", True)
+    assert "M_1" in sign["told"]
+    assert "judge fake" in sign["told"] or sign["state"] == "not checked"
