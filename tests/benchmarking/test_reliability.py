@@ -151,6 +151,17 @@ def test_run_stands_for_all_its_models_and_its_labels_are_the_pairs(
     assert sheet["human"][0]["weighted_kappa"]["value"] == pytest.approx(told["human"][0]["weighted_kappa"]["value"])
 
 
+def test_models_of_a_run_are_shown_by_their_names(finished: Path, tmp_path: Path, command: Command) -> None:
+    pairs = _lines(tmp_path / "p.jsonl", [_pair(n) for n in range(9)])
+    arguments = ("--pairs", pairs, "--max-tokens", 8000, "-o", tmp_path / "out")
+    told = command("reliability", finished, "fake", *arguments).out
+    assert f"M_0 of {finished.name}" in told
+    assert str(finished) not in told
+    other = tmp_path / finished.name  # a run of the same name: whole paths tell them apart
+    shutil.copytree(finished, other)
+    assert "M_0 of" not in command("reliability", finished, other, *arguments).out
+
+
 def test_several_labels_of_one_pair_are_one_item(tmp_path: Path) -> None:
     rows = [_pair(1, label=5), _pair(1, label=4), _pair(2, label=4), _pair(2, label=1), _pair(3, good=True), _pair(4)]
     found = read_items(_lines(tmp_path / "p.jsonl", [*rows, _pair(5, context="a page")]), sample=None, seed=0)

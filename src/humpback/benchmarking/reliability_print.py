@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ Row = Mapping[str, Any]
 
 def print_reliability(report: Row, folder: Path) -> None:
     """Print what each model says, how far models agree, and how far they agree with people."""
+    names = _shorten([row["model"] for row in report["models"]])
+    report = {
+        **report,
+        **{part: [_rename(row, names) for row in report[part]] for part in ("models", "between", "human")},
+    }
     pairs = report["pairs"]
     left_out = f"; left out: {reasons(pairs['left_out'])}" if pairs["left_out"] else ""
     print(
@@ -42,6 +48,21 @@ def print_reliability(report: Row, folder: Path) -> None:
     for line in _people(report["human"]):
         print(clean(line))
     print(clean(f"\n{folder / 'reliability.json'}"))
+
+
+def _rename(row: Row, names: Mapping[str, str]) -> Row:
+    return {**row, **{side: names[row[side]] for side in ("model", "against") if side in row}}
+
+
+def _shorten(models: Sequence[str]) -> dict[str, str]:
+    """Return `M_1 of demo` for a run's model, unless two would be called so."""
+    short = {}
+    for model in models:
+        run, room, *rest = ("", "", "", *Path(model).parts)[-4:]
+        told = f"M_{room[10:]} of {run}" if room.startswith("iteration-") and rest == ["finetune", "model"] else model
+        short[model] = told
+    counts = Counter(short.values())
+    return {model: told if counts[told] == 1 else model for model, told in short.items()}
 
 
 def _distribution(row: Row) -> list[str]:

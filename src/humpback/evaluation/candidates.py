@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from humpback.evaluation.agreement import cohen_kappa
 from humpback.evaluation.calibration import P_GOOD, pick_columns
 from humpback.evaluation.learning import Floats, Labels, Projection, log_odds
 from humpback.evaluation.precision import estimate_prevalence
@@ -139,7 +140,7 @@ def compare_models(before: Iterable[Scored], after: Iterable[Scored], names: Seq
             first, second = (np.array([scores[i][name] for i in both]) for scores in (old, new))
             result[name] = {
                 "n": len(both),
-                "kappa": _kappa(_levels(name, first), _levels(name, second)),
+                "kappa": cohen_kappa(_levels(name, first).tolist(), _levels(name, second).tolist(), ordinal=True),
                 "spearman": _spearman(first, second),
             }
     return result
@@ -150,15 +151,6 @@ def _levels(name: str, values: Floats) -> Labels:
     if name in SIGNALS and SIGNALS[name].has_scale:
         return np.clip(np.floor(values + 0.5).astype(np.int64) - 1, 0, LEVELS - 1)
     return np.searchsorted(np.quantile(values, np.linspace(0, 1, LEVELS + 1)[1:-1]), values)
-
-
-def _kappa(first: Labels, second: Labels) -> float | None:
-    """Return Cohen's kappa with quadratic weights; None where a model gives one level only."""
-    seen = np.zeros((LEVELS, LEVELS))
-    np.add.at(seen, (first, second), 1 / len(first))
-    weights = (np.arange(LEVELS)[:, None] - np.arange(LEVELS)[None, :]) ** 2
-    by_chance = float((weights * np.outer(seen.sum(1), seen.sum(0))).sum())
-    return 1 - float((weights * seen).sum()) / by_chance if by_chance > 0 else None
 
 
 def _spearman(first: Floats, second: Floats) -> float | None:

@@ -119,7 +119,6 @@ def _section(metric: str, told: Row) -> dict[str, Any]:
     return {
         "metric": metric,
         "better": told["better"],
-        "signs": told.get("signs", []),
         "settings": list(zip(told["settings"], setting_rows(told), strict=True)),
         "scale": plots.scale_of(told["settings"]),
         "apart_scale": plots.scale_of([row["difference"] for row in told["settings"] if row["difference"]], 0.0),
