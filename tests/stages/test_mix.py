@@ -12,7 +12,7 @@ from humpback.engines.fake import FakeTokenizer
 from humpback.prompts import IGNORE, SEED_TAG, WEB_TAG, Prompts
 from humpback.recipe import MixSettings
 from humpback.records import Example, Pair, Rejected, Scored
-from humpback.stages.mix import KeepOut, mix, mix_backward
+from humpback.stages.mix import KeepOut, mix, mix_backward, unfit_to_train
 
 MakePair = Callable[..., Pair]
 MakeScored = Callable[..., Scored]
@@ -136,6 +136,13 @@ def test_what_is_held_out_is_not_trained_on_from_either_origin(
     assert not any(row.failed for row in found if isinstance(row, Rejected))
     backward = list(mix_backward(seed, prompts, keep_out))
     assert [isinstance(row, Example) for row in backward] == [False, True, False]
+
+
+def test_a_candidate_is_unfit_for_what_mix_would_reject_it_for(prompts: Prompts, make_scored: MakeScored) -> None:
+    keep_out, weighted = _keep_out("How does it rise?", LONG), MixSettings(loss_weight="p_good")
+    rows = [make_scored("fit", p_good=0.9), make_scored("held", response=LONG, p_good=0.9), make_scored("unweighted")]
+    found = [unfit_to_train(row, prompts, weighted, keep_out) for row in rows]
+    assert [why and why.reason for why in found] == [None, "in_holdout", "no_p_good"]
 
 
 def test_rows_carry_their_origins_sampling_weight_and_their_source(

@@ -59,6 +59,8 @@ def test_win_rates_are_told_beside_the_likelihoods_and_nothing_is_trained_for_th
     assert 0 < first["value"] < 100
     assert first["n"] == 10
     assert second["difference"]["value"] == pytest.approx(second["value"] - first["value"])
+    assert rate["first_place"] > 90
+    assert any("to the answer that stands first" in note for note in json.loads(ended.out)["notes"])
     assert command("study", "ablation", study, "-o", out, "--json").json()["metrics"] == found
     told = command("study", "ablation", study, "-o", out, "--quiet").out
     assert "win rate in percent by fake on 10 of 10 prompts, higher is better" in told

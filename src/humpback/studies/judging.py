@@ -104,7 +104,7 @@ class JudgingRooms(ArmRooms):
             server_model=judge.name,
             api_key_env=judge.api_key_env,
             tokenizer=judge.tokenizer,
-            quiet=True,
+            quiet=self.console.quiet,
         )
 
     def _answer(self, model: ModelRef, tag: str, questions: Sequence[Question], judge: Judge) -> Answers:

@@ -23,6 +23,9 @@ __all__ = ["build_results"]
 FEW_SEEDS = 5
 """Fewer training seeds than this say little of how far seeds differ."""
 
+BIASED = 20
+"""A judge whose rulings favour a place by more than this, in percent, is told to."""
+
 
 def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tuple[Cell, str]], *, first: str) -> Row:
     """Return every figure of the study; pairs that any cell has not measured count for none.
@@ -192,6 +195,12 @@ def _notes(
         notes.append("each setting changes one thing of the first: what two changes do together was not measured")
     if study.judge and outcomes and not _shared(outcomes, "win_rate"):
         notes.append(f"{study.judge.model} gave no verdict on a prompt that all cells answered: there is no win rate")
+    place = describe_judge(outcomes)["first_place"]
+    if study.judge and place is not None and not 50 - BIASED <= place <= 50 + BIASED:
+        notes.append(
+            f"{study.judge.model} gives {place:.0f} % to the answer that stands first: asked in both orders, it says little of "
+            "what the answers are worth"
+        )
     if outcomes and outcomes[0].cell.recipe and outcomes[0].cell.recipe.model.base == "fake":
         notes.append("the scripted engine was used: no model was trained and no figure says anything about one")
     if failed:
