@@ -210,6 +210,16 @@ def test_a_rerun_that_is_refused_at_an_earlier_stage_has_lost_nothing(
     assert lab.listing(copy_of_finished) == before
 
 
+@pytest.mark.parametrize("stage", ["iteration-1/score", "report"])
+def test_the_fix_that_a_damaged_manifest_comes_with_mends_it(lab: Lab, copy_of_finished: Path, stage: str) -> None:
+    manifest = copy_of_finished / stage / "manifest.json"
+    manifest.write_text('{"name":')
+    with pytest.raises(StorageError, match=rf"manifest.json is damaged .*--rerun-from {stage}"):
+        lab.run(copy_of_finished)
+    assert lab.run(copy_of_finished, rerun_from=stage)
+    assert lab.run(copy_of_finished) is False
+
+
 def test_a_stage_that_is_new_before_the_first_to_rebuild_is_run(lab: Lab, copy_of_finished: Path) -> None:
     shutil.rmtree(copy_of_finished / "evaluate")
     assert lab.run(copy_of_finished, rerun_from="dataset")

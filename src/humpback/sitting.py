@@ -122,7 +122,8 @@ class Sitting:
         self.engines.close()
 
     def _is_complete(self) -> bool:
-        return all(self.run_dir.manifest(name) for name in known_names(self.recipe, self.run_dir))
+        # manifests are not read here: a damaged one must not keep --rerun-from from making its stage anew
+        return all(self.run_dir.state(name) == "done" for name in known_names(self.recipe, self.run_dir))
 
     def write_recipe(self) -> None:
         """Write the recipe, every default spelled out, unless it is there already."""
@@ -305,5 +306,5 @@ class Sitting:
         return manifest
 
     def complete(self) -> list[Manifest]:
-        names = known_names(self.recipe, self.run_dir)
+        names = (name for name in known_names(self.recipe, self.run_dir) if name not in self._rebuilt)
         return [manifest for name in names if (manifest := self.run_dir.manifest(name)) is not None]
