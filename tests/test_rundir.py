@@ -200,6 +200,32 @@ def test_rerun_from_keeps_what_is_before_and_rebuilds_the_rest(
     lab.assert_same_run(tmp_path / "fresh", run)
 
 
+@pytest.mark.parametrize("stage", ["iteration-1/score", "report"])
+def test_a_rerun_that_is_refused_at_an_earlier_stage_has_lost_nothing(
+    lab: Lab, copy_of_finished: Path, stage: str
+) -> None:
+    before = lab.listing(copy_of_finished)
+    with pytest.raises(DriftError, match=r"stage seed in .* was made from something else"):
+        lab.run(copy_of_finished, rerun_from=stage, seed__holdout=11)
+    assert lab.listing(copy_of_finished) == before
+
+
+@pytest.mark.parametrize("stage", ["iteration-1/score", "report"])
+def test_the_fix_that_a_damaged_manifest_comes_with_mends_it(lab: Lab, copy_of_finished: Path, stage: str) -> None:
+    manifest = copy_of_finished / stage / "manifest.json"
+    manifest.write_text('{"name":')
+    with pytest.raises(StorageError, match=rf"manifest.json is damaged .*--rerun-from {stage}"):
+        lab.run(copy_of_finished)
+    assert lab.run(copy_of_finished, rerun_from=stage)
+    assert lab.run(copy_of_finished) is False
+
+
+def test_a_stage_that_is_new_before_the_first_to_rebuild_is_run(lab: Lab, copy_of_finished: Path) -> None:
+    shutil.rmtree(copy_of_finished / "evaluate")
+    assert lab.run(copy_of_finished, rerun_from="dataset")
+    assert (copy_of_finished / "evaluate" / "manifest.json").exists()
+
+
 def test_manifest_comes_last(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, there = tmp_path / "run", {}
     real = os.replace

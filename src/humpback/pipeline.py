@@ -17,7 +17,7 @@ from humpback.seeds.readers import check_inputs as check_seed
 from humpback.stages.table import find_course, known_names
 from humpback.store.rundir import RunDir, check_folder
 
-__all__ = ["leave_no_iteration_behind", "run", "self_align", "write_candidates"]
+__all__ = ["find_extra_iterations", "run", "self_align", "write_candidates"]
 
 
 def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | None = None) -> bool:
@@ -30,11 +30,10 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
     sources = [given.path for given in recipe.corpus.inputs]
     check_folder(folder, sources, what="run folder", inputs="corpus.inputs", fix="--run NAME")
     with RunDir(folder) as run_dir:
-        leave_no_iteration_behind(recipe, run_dir, remove=rerun_from is not None)
+        extra = find_extra_iterations(recipe, run_dir, refuse=rerun_from is None)
         rooms = Rooms(recipe, run_dir, console)
         if rerun_from is not None:
-            for name in reversed(names[names.index(rerun_from) :]):
-                run_dir.discard(name)
+            rooms.rebuild([*names[names.index(rerun_from) :], *extra])
         try:
             self_align(rooms, control=recipe.evaluate.control)
         finally:
@@ -43,21 +42,20 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
         return rooms.worked
 
 
-def leave_no_iteration_behind(recipe: Recipe, run_dir: RunDir, *, remove: bool) -> None:
-    """Refuse, or remove, iterations that the folder holds and the run does not have: a lowered T leaves such behind."""
+def find_extra_iterations(recipe: Recipe, run_dir: RunDir, *, refuse: bool) -> list[str]:
+    """Return, or refuse, iterations that the folder holds and the run does not have: a lowered T leaves such behind."""
     iterations = find_course(recipe, run_dir).iterations
     numbers = (int(path.name[10:]) for path in run_dir.path.glob("iteration-*") if path.name[10:].isdecimal())
-    extra = sorted((t for t in numbers if t > iterations), reverse=True)
-    if extra and not remove:
+    extra = sorted(t for t in numbers if t > iterations)
+    if extra and refuse:
         names = known_names(recipe, run_dir)
         following = next(name for name in names if name.startswith(("control/", "evaluate")))
         raise DriftError(
-            f"{run_dir.path} holds iteration-{extra[-1]}, and this recipe ends with iteration {iterations}. Either run again "
+            f"{run_dir.path} holds iteration-{extra[0]}, and this recipe ends with iteration {iterations}. Either run again "
             f"with --rerun-from {following}, which removes it and makes what follows anew, or keep it and give the new "
             "recipe another run folder (--run NAME)."
         )
-    for t in extra:
-        run_dir.discard(f"iteration-{t}")
+    return [f"iteration-{t}" for t in extra]
 
 
 def self_align(stage: Rooms, *, control: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -71,6 +71,7 @@ class Sitting:
         """`shelf` lends finished stages of other runs: the runs of a study."""
         self.recipe, self.run_dir, self.console, self._shelf = recipe, run_dir, console, shelf
         self.worked = False
+        self._rebuilt: tuple[str, ...] = ()
         runtime = recipe.runtime
         check_served(recipe)
         cache = Path(runtime.model_cache) if runtime.model_cache else Path.home() / ".cache" / "humpback"
@@ -121,13 +122,21 @@ class Sitting:
         self.engines.close()
 
     def _is_complete(self) -> bool:
-        return all(self.run_dir.manifest(name) for name in known_names(self.recipe, self.run_dir))
+        # manifests are not read here: a damaged one must not keep --rerun-from from making its stage anew
+        return all(self.run_dir.state(name) == "done" for name in known_names(self.recipe, self.run_dir))
 
     def write_recipe(self) -> None:
         """Write the recipe, every default spelled out, unless it is there already."""
         path, text = self.run_dir.path / "recipe.yaml", dump_recipe(self.recipe).encode()
         if not path.exists() or path.read_bytes() != text:
             atomic_write(path, text)
+
+    def rebuild(self, stages: Sequence[str]) -> None:
+        """Forget these stages when the run comes to the first of them, and not before.
+
+        Those before it are compared with the recipe first: a run that is refused there must not have lost what comes after.
+        """
+        self._rebuilt = tuple(stages)
 
     # -- work ------------------------------------------------------------------------------------------------------
 
@@ -148,6 +157,10 @@ class Sitting:
             "inputs": {source: self._fingerprint(source) for source in inputs or []},
             "models": {role: model.content_hash for role, model in (models or {}).items()},
         }
+        if name in self._rebuilt[:1]:
+            for left in reversed(self._rebuilt):
+                self.run_dir.discard(left)
+            self._rebuilt = ()
         self._refuse_stale(name)
         if not self.run_dir.begin(name, payload):
             self._check_rows(name)
@@ -204,7 +217,8 @@ class Sitting:
         if self.run_dir.state(name) != "waiting":
             return
         names = known_names(self.recipe, self.run_dir)
-        stale = [later for later in names[names.index(name) + 1 :] if self.run_dir.state(later) != "waiting"]
+        later_ones = (later for later in names[names.index(name) + 1 :] if later not in self._rebuilt)
+        stale = [later for later in later_ones if self.run_dir.state(later) != "waiting"]
         if stale:
             raise DriftError(
                 f"stage {name} is new to {self.run_dir.path}, and {stale[0]}, which comes after it, was made without it. "
@@ -292,5 +306,5 @@ class Sitting:
         return manifest
 
     def complete(self) -> list[Manifest]:
-        names = known_names(self.recipe, self.run_dir)
+        names = (name for name in known_names(self.recipe, self.run_dir) if name not in self._rebuilt)
         return [manifest for name in names if (manifest := self.run_dir.manifest(name)) is not None]
