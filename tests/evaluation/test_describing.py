@@ -57,6 +57,11 @@ def test_sample_and_figures_do_not_depend_on_the_order_of_rows() -> None:
     assert _one(rows) != _one(rows, how=Measuring(sample=40, resamples=50, seed=1))
 
 
+def test_equal_pairs_are_in_the_sample_once() -> None:
+    found = _one(_rows(15) * 20)
+    assert (found["rows"], found["sample"]) == (300, 15)
+
+
 def test_repeated_instructions_are_counted_apart_from_case_and_punctuation() -> None:
     rows = [Row("Name a river.", "one", ""), Row("name a RIVER", "two", ""), Row("Name a bridge", "three", "")]
     found = _one(rows)

@@ -1,7 +1,8 @@
 """One reading of a set of pairs: what is counted over every row, and a sample of them. In: rows, once. Out: a `Tally`.
 
-About 24 bytes are held per row (two lengths and a digest), beside the sample and the names of the sources. The sample is the rows of
-the smallest hashes of seed and text: it does not depend on their order, and its beginning, of any length, is a sample too.
+About 24 bytes are held per row (two lengths and a digest), beside the sample and the names of the sources. The sample is the
+different rows of the smallest hashes of seed and text: it does not depend on their order, equal pairs are in it once, and its
+beginning, of any length, is a sample too.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Tally:
         self.shares: Counter[str] = Counter()
         self._size, self._salt = size, f"statistics {seed}"
         self._lowest: list[tuple[int, int, Row]] = []
+        self._ranks: set[int] = set()
         others = [reference for reference in references if reference.name != given.own]
         for number, row in enumerate(given.rows):
             self._add(number, row, others)
@@ -80,10 +82,12 @@ class Tally:
                 if len(self.shared[reference.name]) < EXAMPLES:
                     self.shared[reference.name].append(f"its instruction {found}")
         rank = -int(content_id(self._salt, row.instruction, row.response), 16)
-        if len(self._lowest) < self._size or rank > self._lowest[0][0]:
+        if rank not in self._ranks and (len(self._lowest) < self._size or rank > self._lowest[0][0]):
+            if len(self._lowest) == self._size:
+                self._ranks.remove(heapq.heappop(self._lowest)[0])
             held = Row(row.instruction[:HELD_CHARS], row.response[:HELD_CHARS], "")
-            push = heapq.heappush if len(self._lowest) < self._size else heapq.heappushpop
-            push(self._lowest, (rank, -number, held))
+            heapq.heappush(self._lowest, (rank, -number, held))
+            self._ranks.add(rank)
 
     @property
     def rows(self) -> int:

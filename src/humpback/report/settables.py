@@ -32,12 +32,16 @@ def set_tables(data: Row) -> Iterator[Table]:
         ["set", "rows>", "instruction chars>", "median>", "output chars>", "median>", "repeated>"],
         _sizes(sets),
     )
-    headers = ["set", "read>", "orders>", "questions>", "neither>", "different verbs>", "question words"]
+    headers = ["set", "read>", "orders>", "questions>", "neither>", "different verbs>"]
     yield Table("What is asked", headers, [_asked(row) for row in sets])
+    yield Table(
+        "Question words, and what was not read", ["set", "questions", "not English>"], [_questions(row) for row in sets]
+    )
     headers = ["set", "compared>", "distinct-1>", "distinct-2>", "distinct-3>", "self-BLEU>"]
     yield Table("Variety of instructions, of equally many in each set", headers, [_variety(row) for row in sets])
-    headers = ["set", "against", "the same or 13 words>", "share>", "nearest, median>", "95 %>", "alike (0.5)>"]
-    yield Table("Overlap of instructions", headers, [_overlap(row, one) for row in sets for one in row["overlap"]])
+    headers = ["set", "against", "found>", "share>", "nearest>", "95 %>", "alike>"]
+    if found := [_overlap(row, one) for row in sets for one in row["overlap"]]:
+        yield Table("Overlap of instructions", headers, found)
     yield Table(
         "Languages and sources", ["set", "languages of outputs", "sources>", "commonest"], [_mix(row) for row in sets]
     )
@@ -61,14 +65,16 @@ def notes(data: Row) -> list[str]:
     """Return what must be known to read the tables."""
     equal = f"{data['equal']:,} instructions of each set that has {MIN_EQUAL}" if data["equal"] else "none here"
     told = [
-        "Lengths: mean ± standard deviation, in characters, of all rows. Repeated: instructions that an earlier row has, apart "
+        "Lengths: mean and standard deviation, in characters, of all rows. Repeated: instructions that an earlier row has, apart "
         "from case and punctuation.",
-        f"Verbs, objects and languages are those of at most {data['sample']:,} rows of each set, drawn by the seed; what is asked "
-        f"is told of English instructions only. On instructions read by hand the rule was right in {ACCURACY}.",
+        f"Verbs, objects and languages are those of at most {data['sample']:,} different rows of each set, drawn by the seed; what is "
+        f"asked is told of English instructions only. On instructions read by hand the rule was right in {ACCURACY}.",
         f"Variety depends on how many are compared: it is of {equal}, distinct-n as a mean over up to {GROUPS} such groups. "
         "More distinct n-grams and a lower self-BLEU are more variety.",
-        "Nearest: likeness of an instruction's words (Jaccard, by MinHash) to those of the seed's instruction most like it; of the "
-        f"seed, to the others of the seed. Both are of the rows drawn, and of at most {MOST_NEAREST:,} of the seed.",
+        "Found: instructions that are one of those named, or share 13 words with one. Nearest: likeness of an instruction's "
+        "words (Jaccard, by MinHash) to those of the seed's instruction most like it, median and 95th percentile, and how many are "
+        "alike (0.5 or more); of the seed, to its own others. Both are of the rows drawn, and of at most "
+        f"{MOST_NEAREST:,} of the seed.",
         f"Intervals are at {100 * data['confidence']:g} %; below {MIN_PAIRS} rows none is given.",
     ]
     for row in data["sets"]:
@@ -97,20 +103,23 @@ def _sizes(sets: Sequence[Row]) -> list[list[str]]:
 def _length(row: Row | None) -> list[str]:
     if row is None:
         return [figures.NOTHING, figures.NOTHING]
-    spread = "" if row["sd"] is None else f" ± {figures.count(row['sd'])}"
+    spread = "" if row["sd"] is None else f" (sd {figures.count(row['sd'])})"
     return [figures.count(row["value"]) + spread, figures.count(row["quartiles"][1])]
 
 
 def _asked(row: Row) -> list[str]:
     asked = row["asked"]
-    words = ", ".join(f"{one['name']} {one['share']:.0%}" for one in asked["question_words"][:4])
     return [
         row["name"],
-        figures.count(asked["n"]) + (f" (+{asked['not_english']:,} not English)" if asked["not_english"] else ""),
+        figures.count(asked["n"]),
         *(_share(asked[kind]) for kind in ("orders", "questions", "neither")),
         figures.count(asked["different_verbs"]),
-        words,
     ]
+
+
+def _questions(row: Row) -> list[str]:
+    words = ", ".join(f"{one['name']} {_percent(one['share'])}" for one in row["asked"]["question_words"][:6])
+    return [row["name"], words or figures.NOTHING, figures.count(row["asked"]["not_english"])]
 
 
 def _variety(row: Row) -> list[str]:
@@ -132,10 +141,14 @@ def _overlap(row: Row, one: Row) -> list[str]:
 
 
 def _mix(row: Row) -> list[str]:
-    told = [", ".join(f"{one['name']} {one['share']:.0%}" for one in row["languages"][:4])]
+    told = [", ".join(f"{one['name']} {_percent(one['share'])}" for one in row["languages"][:4])]
     sources = row["sources"]
-    common = ", ".join(f"{one['name']} {one['share']:.0%}" for one in sources["commonest"][:4])
+    common = ", ".join(f"{one['name']} {_percent(one['share'])}" for one in sources["commonest"][:4])
     return [row["name"], *told, figures.count(sources["different"]), common]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "<1%"
 
 
 def _share(row: Row | None) -> str:
