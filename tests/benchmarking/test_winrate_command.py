@@ -267,7 +267,7 @@ def test_wrong_sides_and_prompts_are_refused_by_name(
         ((good, bad, "--prompts", empty), "holds no prompt"),
         ((good, bad, "--prompts", nameless), "entry 1 has no text"),
         ((good, several), "outputs of 2 models"),
-        ((good, tmp_path / "none.json"), "cannot be read"),
+        ((good, tmp_path / "none.json"), "cannot be read: No such file or directory; check its name"),
         ((good, part, "--prompts", good), "has no output for 11 of 12 prompts, for example"),
         ((good, part, "--prompts", good), "add those outputs, or take the prompts out"),
         ((good, bad, "--sample", 99), "--sample 99 is more than the 12 there are"),
@@ -306,6 +306,13 @@ class _Chat(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+def test_no_interval_is_named_where_there_is_none(tmp_path: Path, command: Command) -> None:
+    files = [_outputs(tmp_path / f"{name}.json", name, {"Q": name}) for name in ("one", "two")]
+    printed = command("winrate", *files, "--judge", "fake", "--by-probability", "-o", tmp_path / "out").out
+    assert "too few for an interval" in printed
+    assert "95 %" not in printed
 
 
 def test_server_judges(sides: tuple[Path, Path], tmp_path: Path, command: Command) -> None:

@@ -86,6 +86,28 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, base: Path)
         run(make_spec(tmp_path / "c", wider))
 
 
+@pytest.mark.parametrize("where", ["while_loading", "in_a_step"])
+def test_too_little_memory_is_told_with_what_needs_less_and_blames_no_folder(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    import torch
+
+    from humpback.training import sft, weights
+
+    def fail(*_: object, **__: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    if where == "while_loading":
+        monkeypatch.setattr(weights.AutoModelForCausalLM, "from_pretrained", fail)
+    else:
+        monkeypatch.setattr(sft.Trainer, "train", fail)
+    spec = make_spec(tmp_path, base)
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    assert sft.main([str(tmp_path / "spec.json")]) == 1
+    told = json.loads((spec.work / "failed.json").read_text())["message"]
+    assert told.startswith("OutOfMemoryError: CUDA out of memory; what needs less memory")
+
+
 @pytest.mark.parametrize(
     ("failure", "text"),
     [

@@ -230,8 +230,9 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        told = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise InputError(f"{path} cannot be read: {told}") from error
+        told = error.strerror if isinstance(error, OSError) else None  # what is damaged, a BadGzipFile too, has none
+        fix = "check its name and permissions" if told else "copy or fetch it again"
+        raise InputError(f"{path} cannot be read: {told or error}; {fix}") from error
 
 
 def write_json(path: Path, content: Sequence[object] | Mapping[str, object]) -> None:

@@ -30,7 +30,8 @@ def _lines(report: dict[str, Any], folder: Path) -> list[str]:
     rate, judge, cost = report["win_rate"], report["judge_figures"], report["cost"]
     lines = [
         f"{report['model']} against {report['baseline']}, judged by {report['judge']} in both orders",
-        f"win rate        {tell(rate)}, n = {rate['n']}; 95 % by bootstrap over prompts",
+        f"win rate        {tell(rate)}, n = {rate['n']}"
+        + ("" if rate["low"] is None else "; 95 % by bootstrap over prompts"),
     ]
     if rate["normal_low"] is not None:
         lines.append(f"                normal interval {rate['normal_low']:.1f} to {rate['normal_high']:.1f}")

@@ -59,6 +59,12 @@ CHECKPOINTING = next(
 )
 
 
+LESS_MEMORY = (
+    "what needs less memory: fewer batch_tokens (runtime.train_batch_tokens), recompute, method lora or qlora, "
+    "a smaller base model"
+)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Train what the spec file says; return the exit status."""
     if os.environ.get(PARENT_PIPE) == "1":
@@ -74,7 +80,10 @@ def main(arguments: Sequence[str]) -> int:
         return _tell(work, str(error), error.exit_status)
     except Exception as error:
         traceback.print_exc()
-        return _tell(work, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", 1)
+        told = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        return _tell(
+            work, f"{told}; {LESS_MEMORY}" if isinstance(error, MemoryError | torch.OutOfMemoryError) else told, 1
+        )
     return 0
 
 

@@ -54,6 +54,8 @@ def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
             output_loading_info=True,
             **quantized,
         )
+    except torch.OutOfMemoryError:  # a RuntimeError too, and nothing wrong with the folder
+        raise
     except RuntimeError as error:  # shapes that do not match
         raise InputError(f"base model {spec.base_model}: {_one_line(error)}") from error
     model, told = loaded
