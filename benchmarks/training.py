@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,10 +48,10 @@ NOTE = (
     "their heading as instruction and the web tag), {batch} per step, one step of warm-up and then {steps} timed, about one pass "
     "over the rows. `ours` and `dropout` (the paper's 0.1; the others have none) are `humpback.training.sft`; `trl` is SFTTrainer "
     "with its defaults (bfloat16 products, activations recomputed, padded batches in file order) and `plain` the same without "
-    "recomputing, in {precision} as ours. Each in its own process, in alternating order. Tokens exclude padding. `mfu` is the "
-    "operations that loss and gradient need, head at label positions only and attention by its causal half, over the rate of a "
-    "{precision} matrix product measured beside it (`matmul_gflops`). Peak memory is resident memory of the process, on a GPU "
-    "allocated memory of the device."
+    "recomputing, in the format of ours. Ours was asked for {precision}; products were taken in: {formats}. Each in its own "
+    "process, in alternating order. Tokens exclude padding. `mfu` is the operations that loss and gradient need, head at label "
+    "positions only and attention by its causal half, over the rate of a matrix product in the same format, measured beside it "
+    "(`matmul_gflops`). Peak memory is resident memory of the process, on a GPU allocated memory of the device."
 )
 
 
@@ -98,7 +98,7 @@ def read_arguments() -> Asked:
     parser.add_argument("--methods", default="full,lora")
     parser.add_argument("--ways", default="ours,dropout,plain,trl")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on cpu, bfloat16 on cuda")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--shape", choices=list(SHAPES), help="random weights of this size")
     parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="write rows, config and tokenizer, and end")
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="what --prepare wrote")
@@ -111,7 +111,7 @@ def read_arguments() -> Asked:
         methods=given.methods.split(","),
         ways=given.ways.split(","),
         device=given.device,
-        precision=given.dtype or ("bfloat16" if given.device == "cuda" else "float32"),
+        precision=given.dtype,
         shape=given.shape or ("tiny" if given.small else None),
         folder=given.folder,
         prepare=given.prepare,
@@ -203,14 +203,17 @@ def _alternate(one: Iterator[Row], other: Iterator[Row]) -> Iterator[Row]:
 def measure(asked: Asked, model: Path, rows: Path, folder: Path) -> None:
     """Measure every way of every method in each repetition; the result is written after each."""
     repetitions: list[Repetition] = []
+    formats: dict[str, str] = {}
     for number in range(asked.repetitions):
         repetition = Repetition(number)
         for method in asked.methods:
             for way in repetition.order(*asked.ways):
-                rate = matmul_flops(asked.device, getattr(torch, asked.precision))
-                _keep(repetition, f"{method}_{way}", train(asked, way, method, model, rows, folder), rate)
+                rates = {name: matmul_flops(asked.device, getattr(torch, name)) for name in ("float32", "bfloat16")}
+                measured = train(asked, way, method, model, rows, folder)
+                formats[f"{method}_{way}"] = measured.precision
+                _keep(repetition, f"{method}_{way}", measured, rates[measured.precision])
         repetitions.append(repetition)
-        write(asked, repetitions, model, pq.read_metadata(rows).num_rows)
+        write(asked, repetitions, formats, pq.read_metadata(rows).num_rows)
 
 
 def train(asked: Asked, way: str, method: str, model: Path, rows: Path, folder: Path) -> Measured:
@@ -251,7 +254,7 @@ def _keep(repetition: Repetition, name: str, measured: Measured, rate: float) ->
     repetition.add(f"{name}_matmul_gflops", rate / 1e9)
 
 
-def write(asked: Asked, repetitions: Sequence[Repetition], model: Path, rows: int) -> None:
+def write(asked: Asked, repetitions: Sequence[Repetition], formats: Mapping[str, str], rows: int) -> None:
     """Write what has been measured so far."""
     raw = series_of(repetitions)
     goals = []
@@ -286,6 +289,7 @@ def write(asked: Asked, repetitions: Sequence[Repetition], model: Path, rows: in
             batch=asked.batch_size,
             steps=max(1, rows // asked.batch_size),
             precision=asked.precision,
+            formats=", ".join(f"{name} {taken}" for name, taken in formats.items()),
         ),
         folder=RESULTS if kept else Path(tempfile.mkdtemp(prefix="humpback-bench-")),
     )

@@ -32,8 +32,8 @@ class Ask:
     """One training to measure."""
 
     way: str
-    """ours, dropout (ours with the paper's 0.1), trl (SFTTrainer's defaults) or plain (SFTTrainer that recomputes nothing, dtype as
-    ours)."""
+    """ours, dropout (ours with the paper's 0.1), trl (SFTTrainer's defaults) or plain (SFTTrainer that recomputes nothing, format
+    as ours)."""
     method: str
     """full or lora."""
     model: str
@@ -49,7 +49,7 @@ class Ask:
     device: str
     """cpu or cuda."""
     precision: str
-    """float32 or bfloat16, of products; full training keeps its weights in float32."""
+    """auto (the product's own default), float32 or bfloat16, of products; full training keeps its weights in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,8 @@ class Measured:
     """Padding excluded."""
     flops: float
     """Operations that the loss and its gradient need (`useful_flops`)."""
+    precision: str
+    """float32 or bfloat16: what the products were really taken in."""
     peak_mib: float
     """Resident memory of the process on a CPU, allocated memory of the device on a GPU; ours writes its model within it."""
 
@@ -124,12 +126,14 @@ def _train_ours(ask: Ask) -> Measured:
         precision=ask.precision,
     )
     sft.run(spec)
+    told = json.loads((spec.output / "training.json").read_text())["spec"]["precision"]
     lines = [json.loads(line) for line in spec.metrics.read_text().splitlines()][WARM:]
     return _measured(
         ask,
         seconds=sum(line["seconds"] for line in lines),
         examples=len(lines) * ask.batch_size,
         tokens=sum(line["tokens"] for line in lines),
+        precision=told,
     )
 
 
@@ -155,8 +159,10 @@ def _train_trl(ask: Ask) -> Measured:
             return super().training_step(model, inputs, *args, **kwargs)
 
     plain: dict[str, Any] = {}
+    precision = "bfloat16"  # TRL's default on any device
     if ask.way == "plain":
-        plain = {"gradient_checkpointing": False, "bf16": ask.precision == "bfloat16", "max_length": None}
+        precision = _as_ours(ask)
+        plain = {"gradient_checkpointing": False, "bf16": precision == "bfloat16", "max_length": None}
     clock = Clock()
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     trainer = Counted(
@@ -183,10 +189,21 @@ def _train_trl(ask: Ask) -> Measured:
         seconds=clock.ended - clock.started,
         examples=steps * ask.batch_size,
         tokens=sum(counted[WARM:]),
+        precision=precision,
     )
 
 
-def _measured(ask: Ask, *, seconds: float, examples: int, tokens: int) -> Measured:
+def _as_ours(ask: Ask) -> str:
+    from humpback.formats import choose_on_cpu
+
+    if ask.precision != "auto":
+        return ask.precision
+    if ask.device == "cpu":
+        return choose_on_cpu().format
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+
+
+def _measured(ask: Ask, *, seconds: float, examples: int, tokens: int, precision: str) -> Measured:
     from transformers import AutoConfig
 
     # the timed steps pass over the rows once, so the rows' own operations scaled by tokens are those of the steps
@@ -202,6 +219,7 @@ def _measured(ask: Ask, *, seconds: float, examples: int, tokens: int) -> Measur
         examples=examples,
         tokens=tokens,
         flops=flops * tokens / sum(length for length, _ in rows),
+        precision=precision,
         peak_mib=peak,
     )
 

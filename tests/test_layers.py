@@ -16,7 +16,7 @@ ROOT = Path(humpback.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 WORDS = ("records", "errors", "prompts")
-TOOLS = ("recipe", "store", "corpus", "seeds", "progress", "options")
+TOOLS = ("recipe", "store", "corpus", "seeds", "progress", "options", "formats")
 LAYERS = {
     **dict.fromkeys(WORDS, WORDS),
     **dict.fromkeys(TOOLS, (*WORDS, *TOOLS)),
@@ -47,7 +47,15 @@ HEAVY_FILES = (
         "engines/hf_limits.py",
         "engines/hf_reading.py",
     ),
-    *("training/sft.py", "training/trainer.py", "training/batches.py", "training/weights.py", "doctor.py"),
+    "formats.py",
+    *(
+        "training/sft.py",
+        "training/trainer.py",
+        "training/batches.py",
+        "training/weights.py",
+        "training/precision.py",
+        "doctor.py",
+    ),
     "engines/__init__.py",  # only to say which extra is missing
     "corpus/datasets.py",
     *("engines/server/client.py", "engines/server/probe.py", "engines/server/engine.py"),

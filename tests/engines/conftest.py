@@ -160,7 +160,7 @@ def tiny_model(smollm: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Mo
 def numbers() -> Iterator[None]:
     """On a CPU that is faster in bfloat16 the engines of these tests still answer in float32, which they are compared with."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("humpback.engines.hf_format.measure_formats", lambda threads: {"float32": 2.0, "bfloat16": 1.0})
+        patch.setattr("humpback.formats.measure_formats", lambda threads: {"float32": 2.0, "bfloat16": 1.0})
         yield
 
 

@@ -12,10 +12,11 @@ from conftest import MakeByteModel
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from humpback.engines import decide_format, hf_format
+from humpback import formats
+from humpback.engines import decide_format
 from humpback.engines.base import ModelRef
 from humpback.engines.hf import HFEngine
-from humpback.engines.hf_format import choose_format, find_device, measure_formats
+from humpback.engines.hf_format import choose_format, find_device
 from humpback.engines.packs import build_pack
 from humpback.errors import InputError
 from humpback.prompts import Continuation, Prompt, Prompts
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def speeds(monkeypatch: pytest.MonkeyPatch, *, float32: float, bfloat16: float) -> None:
-    monkeypatch.setattr(hf_format, "measure_formats", lambda threads: {"float32": float32, "bfloat16": bfloat16})
+    monkeypatch.setattr(formats, "measure_formats", lambda threads: {"float32": float32, "bfloat16": bfloat16})
 
 
 @pytest.mark.parametrize(("bfloat16", "chosen"), [(90.0, "float32"), (110.0, "float32"), (190.0, "bfloat16")])
@@ -48,33 +49,8 @@ def test_a_gpu_takes_bfloat16_where_it_has_it(
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
 def test_a_format_that_is_named_is_taken_unmeasured(monkeypatch: pytest.MonkeyPatch, wanted: NumberFormat) -> None:
-    monkeypatch.setattr(hf_format, "measure_formats", lambda threads: pytest.fail("was measured"))
+    monkeypatch.setattr(formats, "measure_formats", lambda threads: pytest.fail("was measured"))
     assert str(choose_format(wanted, CPU)) == f"{wanted} (as runtime.dtype says)"
-
-
-def test_speeds_are_measured_once_per_process_and_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure_formats.cache_clear()
-    first = measure_formats(1)
-    assert set(first) == {"float32", "bfloat16"}
-    assert all(0 < speed < 1e6 for speed in first.values())
-    monkeypatch.setattr(hf_format, "_time", lambda rows, weights: pytest.fail("was measured again"))
-    assert measure_formats(1) is first
-
-
-def test_work_beside_the_measurement_meets_both_formats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine is busy at first, then free: each format has its share of both."""
-    timed: list[torch.dtype] = []
-
-    def time(rows: torch.Tensor, weights: torch.Tensor) -> float:
-        timed.append(rows.dtype)
-        return 1.0 if len(timed) <= hf_format.ROUNDS else 0.001
-
-    monkeypatch.setattr(hf_format, "_time", time)
-    measure_formats.cache_clear()
-    found = measure_formats(1)
-    measure_formats.cache_clear()  # these speeds are none
-    assert found["float32"] == found["bfloat16"]
-    assert timed[:4] == [torch.float32, torch.bfloat16] * 2
 
 
 def test_a_run_decides_once_for_all_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tiny import Row, make_rows, make_spec, metrics_of, same_weights
 
 from humpback.errors import InputError, MissingDependencyError, StorageError
+from humpback.formats import Chosen
 from humpback.training import launch
 from humpback.training.checkpoints import publish_checkpoint
 from humpback.training.rows import check_fit, read_rows
@@ -180,7 +181,7 @@ def test_a_checkpoint_of_another_sharding_is_refused(tmp_path: Path, base: Path)
     with pytest.raises(
         InputError, match=r"sharding=none, but .*checkpoint-5 was trained with sharding=full.*Set sharding back to full"
     ):
-        sft._begin(spec, {"examples": 10})
+        sft._begin(spec, {"examples": 10}, Chosen(format="float32", reason="told"))
     assert (spec.work / "checkpoint-5").is_dir()
 
 

@@ -52,6 +52,7 @@ def make_spec(folder: Path, base: Path, *, rows: list[Row] | None = None, **chan
         "batch_tokens": 64,
         "threads": 1,
         "device": "cpu",
+        "precision": "float32",
     }
     return TrainSpec(**{**values, **changes})
 

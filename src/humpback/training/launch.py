@@ -22,6 +22,7 @@ from humpback.training.metrics import Follower, read_metrics, sum_steps
 from humpback.training.spec import (
     FAILED,
     FINISHED,
+    PRECISION,
     STARTED,
     TrainResult,
     TrainSpec,
@@ -65,7 +66,7 @@ def _forget_other_training(spec: TrainSpec) -> None:
     if not identity.is_file() or identity.read_text(encoding="utf-8") != spec.identity():
         for folder in (*spec.work.glob("checkpoint*"), spec.output):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in (spec.metrics, spec.metrics.with_name(HELD_OUT), spec.work / FINISHED):
+        for path in (spec.metrics, spec.metrics.with_name(HELD_OUT), spec.work / FINISHED, spec.work / PRECISION):
             path.unlink(missing_ok=True)
         identity.write_text(spec.identity(), encoding="utf-8")
 

@@ -23,7 +23,7 @@ from humpback.training.held_out import HELD_OUT
 from humpback.training.metrics import Follower, read_metrics, sum_steps
 from humpback.training.result import dress_model, write_record
 from humpback.training.rows import count_rows, read_rows
-from humpback.training.spec import FINISHED, TrainResult, TrainSpec, TrainStep, check_inputs
+from humpback.training.spec import FINISHED, PRECISION, TrainResult, TrainSpec, TrainStep, check_inputs
 
 __all__ = ["train_by_command"]
 
@@ -69,7 +69,7 @@ def _take(alone: IO[bytes], spec: TrainSpec) -> None:
 
 def _run(words: list[str], spec: TrainSpec, alone: IO[bytes], on_step: Callable[[TrainStep], None] | None) -> int:
     # what our own trainer left here would pass for this one's
-    for left in (spec.metrics, spec.metrics.with_name(HELD_OUT), spec.work / FINISHED):
+    for left in (spec.metrics, spec.metrics.with_name(HELD_OUT), spec.work / FINISHED, spec.work / PRECISION):
         left.unlink(missing_ok=True)
     with (spec.work / "train.log").open("wb") as log:
         try:

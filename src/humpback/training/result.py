@@ -24,7 +24,7 @@ from humpback.errors import InputError
 from humpback.training.checkpoints import write_json
 from humpback.training.held_out import HELD_OUT, read_losses
 from humpback.training.metrics import read_metrics, sum_steps
-from humpback.training.spec import TrainSpec
+from humpback.training.spec import PRECISION, TrainSpec
 
 __all__ = ["ADAPTER", "RECORD", "dress_model", "read_curves", "write_record"]
 
@@ -72,6 +72,8 @@ def write_record(
     """
     lines = read_metrics(spec.metrics)
     done = sum_steps(lines, steps=0, examples=counts["examples"])
+    # of a trainer of the user's own it is not known
+    precision = _read(kept) if (kept := spec.work / PRECISION).is_file() else None
     record = {
         "humpback": humpback.__version__,
         "trainer": trainer,
@@ -92,7 +94,7 @@ def write_record(
         "curves": read_curves(lines),
         "held_out": [asdict(loss) for loss in read_losses(spec.metrics.with_name(HELD_OUT))],
         "versions": {"python": platform.python_version(), **_versions()},
-        "machine": {"device": device, "platform": platform.platform()},
+        "machine": {"device": device, "platform": platform.platform(), "precision": precision},
     }
     write_json(folder / RECORD, record)
 

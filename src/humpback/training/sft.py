@@ -33,6 +33,7 @@ from transformers import AutoTokenizer, PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 
 from humpback.errors import HumpbackError, InputError
+from humpback.formats import Chosen
 from humpback.training.checkpoints import (
     checkpoint_fault,
     cut_lines,
@@ -42,12 +43,13 @@ from humpback.training.checkpoints import (
 )
 from humpback.training.guard import expect
 from humpback.training.held_out import HELD_OUT, best_loss
+from humpback.training.precision import keep_precision, settle_precision
 from humpback.training.rows import check_fit, count_rows, read_rows, row_lengths, split_rows
 from humpback.training.sampling import draw_order
 from humpback.training.schedule import Schedule
 from humpback.training.spec import FAILED, FINISHED, STARTED, TrainSpec, check_inputs, check_quantizer
 from humpback.training.trainer import Trainer
-from humpback.training.weights import adapters, in_bfloat16, load_model, needs_recompute, save_model
+from humpback.training.weights import adapters, load_model, needs_recompute, save_model
 
 PARENT_PIPE = "HUMPBACK_PARENT_PIPE"
 TOGETHER = int(os.environ.get("WORLD_SIZE", "1"))
@@ -124,10 +126,12 @@ def run(spec: TrainSpec) -> None:
         if rows is not None and len(rows):
             check_fit(rows, spec.base_model)
     spec.work.mkdir(parents=True, exist_ok=True)
+    precision = settle_precision(spec, on_cuda=on_cuda, first=os.environ.get("RANK", "0") == "0")
+    spec = spec.model_copy(update={"precision": precision.format})
     trainer = build_trainer(spec, table, held_out, on_cuda=on_cuda)
     counts, all_of_us = count_rows(table), trainer.accelerator
     if all_of_us.is_main_process:
-        _begin(spec, counts)
+        _begin(spec, counts, precision)
     all_of_us.wait_for_everyone()
     begun = json.loads((spec.work / STARTED).read_text(encoding="utf-8"))["resumed_step"]
     trainer.train(resume_from_checkpoint=str(spec.work / f"checkpoint-{begun}") if begun else None)
@@ -144,7 +148,7 @@ def run(spec: TrainSpec) -> None:
     all_of_us.wait_for_everyone()
 
 
-def _begin(spec: TrainSpec, counts: dict[str, int]) -> None:
+def _begin(spec: TrainSpec, counts: dict[str, int], precision: Chosen) -> None:
     """Choose the checkpoint to go on from, forget what came after it, and tell all what begins."""
     chosen = last_sound_checkpoint(spec.work)
     step = chosen.step if chosen else 0
@@ -158,11 +162,13 @@ def _begin(spec: TrainSpec, counts: dict[str, int]) -> None:
             f"sharding={spec.sharding}, but {chosen.folder} was trained with sharding={chosen.sharding}, which keeps its weights and "
             f"optimizer in other files. Set sharding back to {chosen.sharding}, or delete {spec.work} to train from the start"
         )
+    keep_precision(spec, precision, chosen)
     for path in (spec.metrics, spec.metrics.with_name(HELD_OUT)):
         cut_lines(path, step)
     write_json(spec.work / STARTED, {**counts, "resumed_step": step})
     together = f", {spec.processes} processes" if spec.processes > 1 else ""
-    print(f"training {spec.method}, {counts['examples']} rows, steps {step + 1} to {spec.steps}{together}", flush=True)
+    what = f"{spec.method}, {counts['examples']} rows, steps {step + 1} to {spec.steps}{together}"
+    print(f"training {what}, in {precision}", flush=True)
 
 
 def _checked(folder: Path) -> Path:
@@ -198,7 +204,7 @@ def build_trainer(spec: TrainSpec, table: pa.Table, held_out: pa.Table | None, *
     """Load the base model and set up the trainer; TRL neither changes, drops nor reorders a row it is given."""
     order = draw_order(table["sampling"].to_pylist(), Schedule(spec.batch_size, spec.steps), spec.seed)
     rows = Dataset(table.select(["input_ids", "labels", "weight"])).add_column("row", list(range(len(table))))
-    model = load_model(spec, on_cuda=on_cuda)
+    model = load_model(spec)
     trainer = Trainer(
         spec,
         table["id"].to_pylist(),
@@ -237,7 +243,7 @@ def _arguments(spec: TrainSpec, model: object, *, longest: int, on_cuda: bool) -
         max_length=None,  # the default of 1024 cuts rows, and drops those whose labels it cut off
         packing=False,
         use_cpu=not on_cuda,
-        bf16=in_bfloat16(spec, on_cuda=on_cuda),
+        bf16=spec.precision == "bfloat16",
         **checkpointing,
         fsdp=cast(Any, True) if sharded else None,  # the annotation says str, the library's own text True
         fsdp_config={"version": 2, "activation_checkpointing": recompute} if sharded else None,

@@ -21,6 +21,7 @@ __all__ = [
     "FAILED",
     "FINISHED",
     "METRICS",
+    "PRECISION",
     "STARTED",
     "TrainResult",
     "TrainSpec",
@@ -35,7 +36,7 @@ RUNTIME = frozenset(
     | {"processes", "sharding", "recompute", "report_to"}
 )
 """Fields that say where and how a training runs, not what it learns: a checkpoint may be resumed with other values, but for
-`processes` and `sharding`."""
+`processes`, `sharding` and another `precision`."""
 
 FAILED = "failed.json"
 """Written into the work folder by a training that gave up: what was wrong, and the exit status."""
@@ -45,6 +46,9 @@ FINISHED = "finished.json"
 
 METRICS = "metrics.jsonl"
 """Beside the model folder: a line per optimizer step."""
+
+PRECISION = "precision.json"
+"""In the work folder: the number format the training computes in, and why; it stays over all its sittings."""
 
 STARTED = "started.json"
 """Written into the work folder when the rows are read and the checkpoint is chosen: counts, and the step resumed at."""
@@ -127,7 +131,8 @@ class TrainSpec(BaseModel):
     """Compute activations a second time in the backward pass (gradient checkpointing): less memory, about a third slower. None
     does so on a GPU when the activations of one pass would not fit beside the model."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; full training keeps its weights in float32. auto is bfloat16 on a GPU that has it, else float32."""
+    """Of matrix products; full training keeps its weights in float32. auto is bfloat16 on a GPU that has it, and on a CPU that is
+    measured to be faster in it, else float32; decided once, and kept when a killed training goes on."""
     report_to: tuple[Reporter, ...] = ()
     """Services that follow the training; their addresses and keys come from the environment."""
 

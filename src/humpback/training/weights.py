@@ -18,7 +18,7 @@ from humpback.training.checkpoints import write_folder
 from humpback.training.result import ADAPTER, dress_model, write_record
 from humpback.training.spec import TrainSpec
 
-__all__ = ["adapters", "in_bfloat16", "load_model", "needs_recompute", "save_model"]
+__all__ = ["adapters", "load_model", "needs_recompute", "save_model"]
 
 DROPOUTS = ("attention_dropout", "attn_pdrop", "hidden_dropout", "resid_pdrop")
 """What architectures call the dropout inside their layers."""
@@ -26,21 +26,13 @@ FULL_STATE = 16
 """Bytes of a trained weight: itself, its gradient and Adam's two moments, in float32."""
 
 
-def in_bfloat16(spec: TrainSpec, *, on_cuda: bool) -> bool:
-    """Say whether products are taken in bfloat16."""
-    if spec.precision == "auto":
-        # on two cores of an EPYC with avx512_bf16, float32 products ran 1.5 times as fast as bfloat16 ones
-        return on_cuda and torch.cuda.is_bf16_supported()
-    return spec.precision == "bfloat16"
-
-
-def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
-    """Load the base model. Full training keeps float32 weights: at 1e-5 most updates vanish in bfloat16."""
+def load_model(spec: TrainSpec) -> Any:
+    """Load the base model; `precision` is settled. Full training keeps float32 weights: at 1e-5 most updates vanish in bfloat16."""
     config = AutoConfig.from_pretrained(spec.base_model)
     for name in DROPOUTS:
         if spec.dropout and hasattr(config, name):
             setattr(config, name, spec.dropout)
-    half = spec.method != "full" and in_bfloat16(spec, on_cuda=on_cuda)
+    half = spec.method != "full" and spec.precision == "bfloat16"
     dtype = torch.bfloat16 if half else torch.float32
     quantized: dict[str, Any] = {"quantization_config": _four_bits(dtype)} if spec.method == "qlora" else {}
     loaded: Any
@@ -118,7 +110,7 @@ def save_model(
         if isinstance(model, PeftModel):
             # the vocabulary is the base's: peft would look for the base's config on the hub to find that out
             model.save_pretrained(str(folder / ADAPTER), state_dict=weights, save_embedding_layers=False)
-            apart = weights is not None or spec.method == "qlora"
+            apart = weights is not None or spec.method == "qlora" or spec.precision == "bfloat16"
             merged = (_onto_whole_weights(spec, model, weights) if apart else model.float()).merge_and_unload()
             gathered = None
         base = AutoConfig.from_pretrained(spec.base_model)
@@ -144,7 +136,8 @@ def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def _onto_whole_weights(spec: TrainSpec, model: Any, weights: Mapping[str, torch.Tensor] | None) -> Any:
-    """Put the adapters on the base's own weights: merged into 4-bit ones the result would have 4 bits, into split ones a part."""
+    """Put the adapters on the base's own weights: merged into rounded ones the result would be as coarse as
+    they are (4 bits, bfloat16), into split ones a part."""
     whole = AutoModelForCausalLM.from_pretrained(spec.base_model, dtype=torch.float32, use_safetensors=True)
     again = PeftModel(whole, model.peft_config["default"])
     learnt = {name: value.cpu().float() for name, value in get_peft_model_state_dict(model, state_dict=weights).items()}
