@@ -98,7 +98,7 @@ def test_set_without_rows_has_no_figures_and_raises_nothing() -> None:
 
 def test_foreign_instructions_are_not_parsed_but_counted() -> None:
     german = "Beschreibe bitte den Fluss und die Brücke in der alten Stadt, und schreibe auch über den Garten nebenan."
-    found = _one([Row(german, german, "") for _ in range(9)])
+    found = _one([Row(german, f"{german} {n}", "") for n in range(9)])
     assert (found["asked"]["n"], found["asked"]["not_english"]) == (0, 9)
     assert found["languages"][0]["name"] == "de"
 
