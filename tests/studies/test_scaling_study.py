@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -103,6 +104,19 @@ def test_the_plot_is_in_the_page_and_needs_nothing_else(done: tuple[int, dict[st
     page = (folder / "study.html").read_text(encoding="utf-8")
     assert page.count("<polyline") == 6  # three kinds, each by both metrics
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_markdown_has_the_figures_and_a_plot_that_stands_alone(done: tuple[int, dict[str, Any], Path]) -> None:
+    _, found, folder = done
+    text = (folder / "study.md").read_text(encoding="utf-8")
+    for metric, told in found["metrics"].items():
+        assert f"](study-{metric}.svg)" in text
+        for fit in told["fits"]:
+            assert f"{fit['alpha']['value']:+.4f}" in text
+        root = ElementTree.parse(folder / f"study-{metric}.svg").getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(root.findall(".//{*}polyline")) == 3  # kinds
+        assert "kind-0" in (root.findtext("{*}style") or "")
 
 
 def test_sizes_that_do_not_grow_are_refused(lab: Lab, tmp_path: Path, command: Command) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from humpback.report import figures, settables
+from humpback.report.markdown import code, escape, fenced, listed, table_lines
 from humpback.report.signs import count_states
 
 __all__ = ["render_results"]
@@ -22,7 +22,7 @@ def render_results(run: Path) -> str:
     sections = [
         ["# Results", "", _MADE],
         [f"## Run `{data['run']}`", "", _intro(data)],
-        ["### Did it work?", "", *_list([*figures.headline(data), *data["verdict"]])],
+        ["### Did it work?", "", *listed([*figures.headline(data), *data["verdict"]])],
         ["### Signs of failure", "", f"{count_states(data['signs'])}.", "", *_signs(data["signs"])],
         ["### Funnel", "", "read = kept + rejected + failed", "", *_funnel(data["funnel"])],
         ["### Audit", "", _AUDIT, "", *_audit(data["audits"])],
@@ -69,7 +69,7 @@ def _intro(data: Row) -> str:
 
 def _signs(signs: Sequence[Row]) -> Iterable[str]:
     rows = [[sign["what"], sign["state"], sign["told"], sign["limit"], sign["advice"]] for sign in signs]
-    return _table(["sign", "state", "figures", "found where", "what to do"], rows)
+    return table_lines(["sign", "state", "figures", "found where", "what to do"], rows)
 
 
 def _funnel(funnel: Sequence[Row]) -> Iterable[str]:
@@ -89,7 +89,7 @@ def _funnel(funnel: Sequence[Row]) -> Iterable[str]:
         ]
         for row in funnel
     ]
-    return _table(["stage", "read>", "kept>", "rejected>", "failed>", "by reason"], rows)
+    return table_lines(["stage", "read>", "kept>", "rejected>", "failed>", "by reason"], rows)
 
 
 def _audit(audits: Sequence[Row]) -> Iterable[str]:
@@ -104,7 +104,7 @@ def _audit(audits: Sequence[Row]) -> Iterable[str]:
         for audit in audits
         for entry in audit["signals"]
     ]
-    yield from _table(["model", "signal", *kinds, "missing>"], rows)
+    yield from table_lines(["model", "signal", *kinds, "missing>"], rows)
     for audit in audits:
         if calibration := audit["calibration"]:
             yield ""
@@ -112,7 +112,7 @@ def _audit(audits: Sequence[Row]) -> Iterable[str]:
     notes = [note for audit in audits for note in audit["notes"]]
     if notes:
         yield ""
-        yield from _list(notes)
+        yield from listed(notes)
 
 
 def _calibration(model: str, calibration: Row) -> Iterable[str]:
@@ -123,7 +123,7 @@ def _calibration(model: str, calibration: Row) -> Iterable[str]:
     )
     yield ""
     headers = ["P(good) from>", "true pairs kept>", "corrupted passed>", "precision>", "at least>"]
-    yield from _table(headers, figures.promise(calibration))
+    yield from table_lines(headers, figures.promise(calibration))
     yield ""
     unseen = ", ".join(f"{kind} {_estimate(row, figures.auc)}" for kind, row in calibration["unseen"].items())
     yield f"AUC on a corruption that nothing was learnt from: {unseen}."
@@ -131,7 +131,7 @@ def _calibration(model: str, calibration: Row) -> Iterable[str]:
 
 def _decay(data: Row) -> Iterable[str]:
     rows = [[figures.decay_cell(row, name) for name in figures.DECAY] for row in data["decay"]]
-    yield from _table([f"{name}{'' if name == 'model' else '>'}" for name in figures.DECAY], rows)
+    yield from table_lines([f"{name}{'' if name == 'model' else '>'}" for name in figures.DECAY], rows)
     yield ""
     yield f"{data['iterations']['told']}. {data['turn']}."
 
@@ -144,15 +144,15 @@ def _curation(curation: Sequence[Row]) -> Iterable[str]:
             f"- Iteration {entry['iteration']}, scored by {entry['scored_by']}: curated by `{decision['signal']}` "
             f"({decision['policy']} {decision['value']:g}; {decision['why']}); lowest score kept {lowest}."
         )
-        yield from (f"  - **Warning:** {_cell(warning)}" for warning in decision["warnings"])
+        yield from (f"  - **Warning:** {escape(warning)}" for warning in decision["warnings"])
         if shift := entry["scores"]["shift"]:
-            yield f"  - The candidates beside the audit: {_cell(shift['meaning'])}"
+            yield f"  - The candidates beside the audit: {escape(shift['meaning'])}"
         if cuts := decision.get("cuts"):
             yield "  - At the cut-off, on the audit's pairs (recall of true pairs; precision where the corruption is as frequent):"
             for signal, cut, recall, precision, weakest in figures.cutoffs(cuts):
                 yield f"    - `{signal}` from {cut}: recall {recall}, precision {precision}; lowest {weakest}"
         if people := entry["people"]:
-            yield f"  - People: {_cell(people['told'])}."
+            yield f"  - People: {escape(people['told'])}."
             if people["worth"]:
                 cells = [
                     f"best {share} from {cut}: {n} labels, {mean}, at least {low}"
@@ -160,33 +160,33 @@ def _curation(curation: Sequence[Row]) -> Iterable[str]:
                 ]
                 yield f"  - Precision by labels that no correction saw: {'; '.join(cells)}."
         if entry["rewrite"]:
-            yield f"  - Rewriting: {_cell(entry['rewrite']['told'])}."
+            yield f"  - Rewriting: {escape(entry['rewrite']['told'])}."
         if entry["agreement"]:
             yield f"  - Agreement with the model before: {figures.agreement(entry['agreement'])}"
         if changed := decision["changed"]:
             yield f"  - Against the curation before: {changed['stayed']} stayed, {changed['joined']} joined, {changed['left']} left."
         for signal, missing in entry["missing"].items():
-            yield f"  - no value for `{signal}`: {_cell(figures.reasons(missing))}"
+            yield f"  - no value for `{signal}`: {escape(figures.reasons(missing))}"
 
 
 def _statistics(data: Row) -> Iterable[str]:
     for table in settables.set_tables(data):
-        yield from (f"{table.title}:", "", *_table(table.headers, table.rows), "")
-    yield from _list(settables.notes(data))
+        yield from (f"{table.title}:", "", *table_lines(table.headers, table.rows), "")
+    yield from listed(settables.notes(data))
     for row in data["sets"]:
         if lines := settables.verb_lines(row):
-            yield from ("", f"Verbs of {row['name']}:", "", *_table(["verb", "n>", "share>", "objects"], lines))
+            yield from ("", f"Verbs of {row['name']}:", "", *table_lines(["verb", "n>", "share>", "objects"], lines))
 
 
 def _nll(table: Row) -> Iterable[str]:
     models = [[row["model"], _estimate(row, figures.nll), figures.count(row["n"])] for row in table["models"]]
-    yield from _table(["model", "NLL (interval)", "pairs>"], models)
+    yield from table_lines(["model", "NLL (interval)", "pairs>"], models)
     yield ""
     differences = [
         [f"{row['model']} - {row['against']}", _estimate(row, figures.difference), figures.judgement(row)]
         for row in table["differences"]
     ]
-    yield from _table(["paired difference", "NLL (interval)", "the first is"], differences)
+    yield from table_lines(["paired difference", "NLL (interval)", "the first is"], differences)
 
 
 def _training(training: Sequence[Row]) -> Iterable[str]:
@@ -204,32 +204,32 @@ def _training(training: Sequence[Row]) -> Iterable[str]:
         for row in training
     ]
     headers = ["stage", "examples>", "steps>", "first loss>", "last loss>", "tokens>", "label tokens>", "time>"]
-    return _table(headers, rows)
+    return table_lines(headers, rows)
 
 
 def _pairs(rows: Sequence[Row]) -> Iterable[str]:
     for number, row in enumerate(rows, start=1):
         scores = ", ".join(f"{name} {figures.score(value)}" for name, value in row["scores"].items())
         why = f" Rejected: {row['reason']} ({row['detail']})." if "reason" in row else ""
-        yield f"{number}. `{row['id']}` from {_code(row['source_uri'])}: {scores}.{_cell(why)}"
+        yield f"{number}. `{row['id']}` from {code(row['source_uri'])}: {scores}.{escape(why)}"
         text = (
             f"{figures.shorten(row['instruction'], INSTRUCTION_CHARS)}\n"
             f"---\n{figures.shorten(row['response'], RESPONSE_CHARS)}"
         )
         yield ""
-        yield from (f"   {line}".rstrip() for line in _fenced(text))
+        yield from (f"   {line}".rstrip() for line in fenced(text))
         yield ""
     if not rows:
         yield "None."
 
 
 def _environment(data: Row) -> Iterable[str]:
-    yield from _table(["what", "value"], [[name, _plain(value)] for name, value in data["environment"].items()])
+    yield from table_lines(["what", "value"], [[name, _plain(value)] for name, value in data["environment"].items()])
     yield ""
     rows = [_stage(row, row["engine"]) for row in data["stages"]]
     total = sum(row["seconds"] for row in data["stages"])
     rows.append(["all", "", figures.duration(total), "", "", ""])
-    yield from _table(["stage", "read>", "time>", "rows/s>", "tokens>", "from cache>"], rows)
+    yield from table_lines(["stage", "read>", "time>", "rows/s>", "tokens>", "from cache>"], rows)
 
 
 def _plain(value: object) -> str:
@@ -255,36 +255,3 @@ def _stage(row: Row, engine: Row) -> list[str]:
 
 def _estimate(row: Row | None, how: Any) -> str:
     return "no value" if row is None else f"{how(row['value'])} ({figures.interval(row, how)})"
-
-
-# -- Markdown ------------------------------------------------------------------------------------------------------
-
-
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    """A header that ends in `>` is of a right-aligned column."""
-    yield "| " + " | ".join(header.rstrip(">") for header in headers) + " |"
-    yield "|" + "|".join("---:" if header.endswith(">") else "---" for header in headers) + "|"
-    for row in rows:
-        yield "| " + " | ".join(_cell(cell) for cell in row) + " |"
-
-
-def _list(lines: Iterable[str]) -> list[str]:
-    return [f"- {_cell(line)}" for line in lines]
-
-
-def _cell(text: str) -> str:
-    """One line in which nothing is markup: reasons and details may quote text from the web."""
-    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", " ".join(figures.clean(text).split())) if text.strip() else text
-
-
-def _code(text: str) -> str:
-    flat = " ".join(figures.clean(text).split()).replace("`", "'")
-    return f"`{flat}`"
-
-
-def _fenced(text: str) -> list[str]:
-    """A fence longer than any in the text, so that the text cannot close it."""
-    text = figures.clean(text)  # first: a dropped control character may join two runs of backticks
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return [f"{fence}text", *text.split("\n"), fence]

@@ -57,6 +57,7 @@ def _study(file: Path, kind: type[Study], folder: Path | None, *, dry_run: bool,
     from humpback.errors import StoppedError
     from humpback.progress import Console
     from humpback.studies.grid import load_study
+    from humpback.studies.markdown import write_markdown
     from humpback.studies.page import PAGE, print_results, write_page
     from humpback.studies.running import check_done, plan_study, run_study
 
@@ -73,6 +74,7 @@ def _study(file: Path, kind: type[Study], folder: Path | None, *, dry_run: bool,
     except KeyboardInterrupt:
         raise StoppedError(f"{target} is interrupted; finished work is kept, and the same command resumes it") from None
     write_page(target / PAGE, file.stem, found)
+    write_markdown(target / "study.md", file.stem, found)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

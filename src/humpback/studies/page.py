@@ -13,7 +13,20 @@ from humpback.report.signs import sign_lines
 from humpback.report.summary import print_table
 from humpback.store.shards import atomic_write
 
-__all__ = ["PAGE", "print_results", "write_page"]
+__all__ = [
+    "COMPARED",
+    "FITS",
+    "PAGE",
+    "Row",
+    "compared_rows",
+    "fit_rows",
+    "headers",
+    "picture",
+    "print_results",
+    "setting_rows",
+    "tell_metric",
+    "write_page",
+]
 
 PAGE = "study.html"
 Row = Mapping[str, Any]
@@ -128,13 +141,15 @@ def _section(metric: str, told: Row) -> dict[str, Any]:
         "compared": list(compared_rows(told)) if scaling else [],
         "compared_headers": COMPARED,
         "signs": told["signs"] if scaling else [],
-        "picture": _picture(metric, told) if scaling and told["settings"] else "",
+        "picture": picture(metric, told),
         "log_base": told.get("log_base"),
     }
 
 
-def _picture(metric: str, told: Row) -> str:
-    """Return the plot of a scaling study's fits."""
+def picture(metric: str, told: Row) -> str:
+    """Return the plot of a scaling study's fits as SVG; empty where there is nothing to plot."""
+    if "fits" not in told or not told["settings"]:
+        return ""
     kinds = [
         plots.Fitted(
             name=fit["kind"],
