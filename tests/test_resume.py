@@ -64,6 +64,10 @@ class Moment(NamedTuple):
     what: str
 
 
+DISCARDING = "discarding"
+"""Stands for a stage's name while stages are removed to be made anew."""
+
+
 class Aim(NamedTuple):
     """The moment to kill at."""
 
@@ -144,6 +148,14 @@ class Watcher:
             return real(run_dir, stage, identity)
 
         RunDir.begin = begin  # type: ignore[method-assign]
+        discarding = RunDir.discard
+
+        def discard(run_dir: RunDir, stage: str) -> None:
+            if self.stage != DISCARDING:
+                self.stage, self.count = DISCARDING, 0
+            discarding(run_dir, stage)
+
+        RunDir.discard = discard  # type: ignore[method-assign]
 
     def _watch(self, owner: Any, name: str, describe: Callable[..., str], *, after: bool = False) -> None:
         """Make a moment of every call that `describe` has words for."""
@@ -378,11 +390,11 @@ def test_run_resumed_with_another_shard_size_keeps_its_rows(lab: Lab, whole: Who
 
 
 def _discarding(lab: Lab, whole: Whole, tmp_path: Path, stage: str = "augment") -> int:
-    """Return how many moments `--rerun-from STAGE` takes before the first stage begins; check what it rebuilds."""
+    """Return how many moments `--rerun-from STAGE` takes to remove what it rebuilds; check what it rebuilds."""
     ended, log = _sitting(lab, shutil.copytree(whole.folder, tmp_path / "run"), tmp_path, "rebuilt", rerun_from=stage)
     assert ended.exit_status == 0, ended.error
     lab.assert_same_run(whole.folder, tmp_path / "run")
-    return sum(not name for name, _ in _entries(log, "moment"))
+    return sum(name == DISCARDING for name, _ in _entries(log, "moment"))
 
 
 def test_kill_while_discarding_leaves_each_stage_whole_or_gone(lab: Lab, whole: Whole, tmp_path: Path) -> None:
@@ -391,7 +403,7 @@ def test_kill_while_discarding_leaves_each_stage_whole_or_gone(lab: Lab, whole: 
     assert moments > 5 * len(dropped)
     for number in range(0, moments, 17):
         run = Path(shutil.copytree(whole.folder, tmp_path / f"run-{number}"))
-        killed, _ = _sitting(lab, run, tmp_path, "killed", Aim("", number), rerun_from="augment")
+        killed, _ = _sitting(lab, run, tmp_path, "killed", Aim(DISCARDING, number), rerun_from="augment")
         assert killed.signal == signal.SIGKILL, killed.error
         left = [stage for stage in STAGES if (run / stage).exists()]
         assert left == STAGES[: len(left)]  # the last stage goes first
@@ -413,7 +425,7 @@ def test_recipe_changed_after_a_kill_while_discarding_finds_no_old_shard(
     lab.run(tmp_path / "expected", **changed)
     for number in range(moments - 20, moments, 3):  # while the changed stages themselves are discarded
         run = Path(shutil.copytree(whole.folder, tmp_path / f"run-{number}"))
-        killed, _ = _sitting(lab, run, tmp_path, "killed", Aim("", number), rerun_from="backward/gate")
+        killed, _ = _sitting(lab, run, tmp_path, "killed", Aim(DISCARDING, number), rerun_from="backward/gate")
         assert killed.signal == signal.SIGKILL, killed.error
         try:
             lab.run(run, **changed)
