@@ -184,6 +184,14 @@ def test_command_compares_models_by_source(other: Path, tmp_path: Path, command:
     assert "too few instructions for an interval" in command(*arguments).out
 
 
+def test_source_called_all_does_not_take_the_place_of_all_sources(tmp_path: Path, command: Command) -> None:
+    rows = [_pair(n, source="all" if n < 9 else "others") for n in range(20)]
+    told = command(
+        *("held-out", "fake", "--pairs", _lines(tmp_path / "p.jsonl", rows), "-o", tmp_path / "out", "--json")
+    ).json()["likelihood"]["response"]
+    assert {name: found["models"][0]["n"] for name, found in told.items()} == {"all": 20, "source all": 9, "others": 11}
+
+
 def test_command_counts_instructions_that_differ_in_writing_alone_once(tmp_path: Path, command: Command) -> None:
     rows = [
         {**_pair(n), "instruction": f"{'TELL' if twice else 'Tell'}  about {n}."} for twice in (0, 1) for n in range(9)

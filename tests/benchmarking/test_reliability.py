@@ -92,6 +92,40 @@ def test_agreement_with_human_scores(scripted: None, tmp_path: Path, command: Co
     assert told["between"] == []
 
 
+def test_responses_to_one_instruction_are_drawn_together(tmp_path: Path) -> None:
+    rows = [
+        {**_pair(n), "instruction": ("Tell about it.", "TELL  about it", "Tell about her.")[n % 3]} for n in range(9)
+    ]
+    items = read_items(_lines(tmp_path / "p.jsonl", rows), sample=None, seed=0).items
+    assert [item.group for item in items] == [0, 0, 1] * 3
+    rows = [{"input": f"Q {n % 2}", "output_1": f"A {n}", "output_2": f"B {n}", "label": 2} for n in range(4)]
+    items = read_items(_lines(tmp_path / "p.jsonl", rows), sample=None, seed=0).items
+    assert [item.group for item in items] == [0, 0, 1, 1] * 2
+
+
+def test_preferences_about_one_instruction_are_each_counted(scripted: None, tmp_path: Path, command: Command) -> None:
+    rows = [{"input": "Q", "output_1": f"A5 {n}", "output_2": f"A{1 + n % 5} {n}", "label": 1} for n in range(10)]
+    told = _measure(command, tmp_path, "fake", "--pairs", _lines(tmp_path / "p.jsonl", rows))
+    assert (told["pairs"]["items"], told["pairs"]["instructions"]) == (20, 1)
+    found = told["human"][0]["preference"]
+    assert (found["value"], found["n"], found["ties"]) == (90.0, 10, 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [("A3", "people call all 9 rated pairs good"), ("A?", "no pair that people")]
+)
+def test_labels_that_say_one_thing_are_labels(
+    said: str, reason: str, scripted: None, tmp_path: Path, command: Command
+) -> None:
+    rows = [{"instruction": f"Q {n}", "response": f"{said} B{n % 5 + 1}", "good": True} for n in range(9)]
+    arguments = ("fake", _other_model(tmp_path / "other"), "--pairs", _lines(tmp_path / "p.jsonl", rows))
+    told = _measure(command, tmp_path, *arguments)
+    assert reason in told["human"][0]["auc"]["reason"]
+    shown = " ".join(command("reliability", *arguments, "-o", tmp_path / "out").out.split())
+    assert reason in shown
+    assert "no human labels" not in shown
+
+
 def test_preference_counts_ties_and_outputs_without_a_rating(scripted: None, tmp_path: Path, command: Command) -> None:
     outputs = [("A5", "A1"), ("A1", "A5"), ("A3", "A3"), ("A?", "A2")] * 3
     rows = [
@@ -99,7 +133,7 @@ def test_preference_counts_ties_and_outputs_without_a_rating(scripted: None, tmp
         for n, (one, two) in enumerate(outputs)
     ]
     told = _measure(command, tmp_path, "fake", "--pairs", _lines(tmp_path / "p.jsonl", rows))
-    assert (told["pairs"]["items"], told["pairs"]["groups"]) == (24, 12)
+    assert (told["pairs"]["items"], told["pairs"]["instructions"]) == (24, 12)
     found = told["human"][0]["preference"]
     assert (found["value"], found["n"], found["ties"], found["failed"]) == (50.0, 9, 3, 3)
 
@@ -128,6 +162,9 @@ def test_replies_can_be_read_in_place_of_probabilities(tmp_path: Path, command: 
     pairs = _lines(tmp_path / "p.jsonl", [_pair(n) for n in range(12)])
     told = _measure(command, tmp_path, "fake", "--pairs", pairs, "--samples", 2, "--max-tokens", 8000)
     assert told["way"] == "mean of 2 replies"
+    assert _measure(command, tmp_path, "fake", "--pairs", pairs, "--samples", 1, "--max-tokens", 8000)["way"].endswith(
+        "1 reply"
+    )
     assert told["models"][0]["rated"] == 12
     assert told["models"][0]["label_mass"] is None
 

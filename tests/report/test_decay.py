@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from humpback.evaluation.requests import share_distinct
-from humpback.report.decay import tell_turn
+from humpback.report.decay import decay_rows, tell_turn
+from humpback.report.signs_pairs import instructions_alike
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -60,6 +62,23 @@ def test_diversity_counts_different_requests_of_those_that_ask() -> None:
     texts = ["Describe the river.", "Describe the river!", "Explain the bridge.", "The bridge."]
     assert share_distinct(texts) == pytest.approx(2 / 3)
     assert share_distinct(["The bridge."]) is None
+
+
+def test_limit_of_the_gate_is_held_to_as_many_instructions_as_the_gate_has() -> None:
+    # 100 different requests: of 200 instructions half, of 2,000 a twentieth, though they are as varied
+    words = [f"{a}{b}er" for a in "bcdfghklmn" for b in "aeiouyrstl"]
+    texts = [f"Describe the {words[n % 100]}." for n in range(2000)]
+    curate: Any = SimpleNamespace(result={"signal": "rating"}, kept=2000, read=4000)
+    nll = {"models": [{"model": f"M_{t}", "value": 2.0, "low": 1.9, "high": 2.1, "n": 50} for t in (0, 1)]}
+    evaluate: Any = SimpleNamespace(result={"response_nll": {"both tags": nll}})
+    audit: dict[str, Any] = {"best": None, "signals": []}
+    curation: dict[str, Any] = {"decision": {"signal": "rating"}, "histograms": {}}
+    by_name = {"evaluate": evaluate, "iteration-1/curate": curate}
+    first, second = decay_rows(by_name, [audit, audit], [curation], [texts])
+    assert first["as_gated"] == {"asking": 0, "distinct": None}
+    assert (second["asking"], second["distinct"]) == (2000, 0.05)
+    assert second["as_gated"] == {"asking": 200, "distinct": 0.5}
+    assert instructions_alike({"decay": [first, second]}).state == "not found"
 
 
 def test_six_iterations_are_shown_with_precision_recall_and_diversity(lab: Lab, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def _spoil_gate(name: str, **figures: float) -> Callable[[Data], None]:
 
 
 def _spoil_diversity(data: Data) -> None:
-    data["decay"][2].update(distinct=0.1, asking=50)
+    data["decay"][2]["as_gated"] = {"distinct": 0.1, "asking": 50}
 
 
 def _spoil_signal(data: Data) -> None:
@@ -172,7 +172,7 @@ def _without_evidence(data: Data) -> None:
         for entry in audit["signals"]:
             entry["auc"] = {}
     for row in data["decay"][1:]:
-        row.update(distinct=None, asking=0)
+        row["as_gated"] = {"distinct": None, "asking": 0}
 
 
 def test_what_could_not_be_looked_at_is_not_checked_and_says_why(data: Data) -> None:

@@ -67,11 +67,31 @@ def test_win_rates_are_told_beside_the_likelihoods_and_nothing_is_trained_for_th
     assert "win rate in percent by fake" in (out / "study.html").read_text(encoding="utf-8").lower()
 
 
+def test_another_judge_trains_nothing_and_the_first_is_not_asked_again(
+    study: Path, tmp_path: Path, command: Command
+) -> None:
+    out = tmp_path / "out"
+    _write(study, sample=10)
+    first = command("study", "ablation", study, "-o", out, "--json").json()
+    models = _trained(out)
+    _write(study, sample=12)
+    assert (
+        "to judge, at most: 4 models by 12 answers" in command("study", "ablation", study, "-o", out, "--dry-run").out
+    )
+    second = command("study", "ablation", study, "-o", out, "--json").json()
+    assert (second["failed"], second["metrics"]["win_rate"]["prompts"]) == ([], 12)
+    assert second["metrics"]["nll"] == first["metrics"]["nll"]
+    _write(study, sample=10)
+    assert "4 cells, 4 done" in command("study", "ablation", study, "-o", out, "--dry-run").out
+    assert command("study", "ablation", study, "-o", out, "--json").json() == first
+    assert _trained(out) == models
+
+
 def test_rows_keep_answers_and_rulings(study: Path, tmp_path: Path, command: Command) -> None:
     _write(study, model="fake")
     command("study", "ablation", study, "-o", tmp_path / "out")
     (cell,) = tmp_path.glob("out/cells/seed-seed0-*")
-    judged = json.loads((cell / "arm/judge/judged.json").read_bytes())
+    judged = json.loads(next(cell.glob("arm/judge-*/judged.json")).read_bytes())
     assert sorted(row["prompt"] for row in judged["rows"]) == sorted(str(row["instruction"]) for row in PROMPTS)
     for row in judged["rows"]:
         share = [row["orders"][order]["first"] for order in ("model_first", "baseline_first")]
@@ -86,7 +106,7 @@ def test_baseline_may_be_a_file_of_outputs(study: Path, tmp_path: Path, command:
     _write(study, baseline=str(tmp_path / "bus.jsonl"))
     assert command("study", "ablation", study, "-o", tmp_path / "out").status == 0
     (cell,) = tmp_path.glob("out/cells/seed-seed0-*")
-    judged = json.loads((cell / "arm/judge/judged.json").read_bytes())
+    judged = json.loads(next(cell.glob("arm/judge-*/judged.json")).read_bytes())
     assert (judged["baseline"], {row["baseline"] for row in judged["rows"]}) == ("bus", {"By bus."})
 
 

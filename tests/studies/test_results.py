@@ -11,7 +11,7 @@ import pytest
 
 from humpback.errors import InputError
 from humpback.studies.grid import AblationStudy, Arm, Cell, ScalingStudy
-from humpback.studies.outcome import Outcome
+from humpback.studies.outcome import Item, Outcome
 from humpback.studies.results import build_results
 from humpback.studies.running import check_done
 
@@ -22,7 +22,7 @@ def _outcome(
     folder: Path, nats: Sequence[float | None], *, data: str = "seed", seed: int = 0, pairs: str = "p", **more: str
 ) -> Outcome:
     """Return a cell that measured these nats of ten tokens each; None for a pair that it could not answer."""
-    place = folder / f"{data}-{seed}-{pairs}-{len(more)}" / "arm" / "measure"
+    place = folder / "-".join([data, str(seed), pairs, *more.values()]) / "arm" / "measure"
     place.mkdir(parents=True)
     table = {
         "pair_ids": [f"{pairs}{n}" for n in range(len(nats))],
@@ -78,3 +78,30 @@ def test_cells_without_a_pair_in_common_are_refused_with_what_to_do(tmp_path: Pa
     assert any("cells hold out different pairs" in note for note in found["notes"])
     with pytest.raises(InputError, match="no pair in common; name the pairs to measure on under measure"):
         check_done(found, tmp_path)
+
+
+def test_wins_that_all_came_out_alike_are_no_stall(tmp_path: Path) -> None:
+    study = ScalingStudy.model_validate(
+        {
+            "recipe": "r.yaml",
+            "seeds": [0],
+            "resamples": 100,
+            "kinds": {"one": {"data": "seed"}, "two": {"data": "curated"}},
+            "sizes": [8, 16],
+            "judge": {"model": "biased", "prompts": "p.jsonl"},
+        }
+    )
+    outcomes = []
+    for kind in ("one", "two"):
+        for size in (8, 16):
+            outcome = _outcome(tmp_path, [20.0 + size] * 10, pairs="p", data="seed", seed=0, kind=kind, size=str(size))
+            outcome.examples = size
+            # a judge that favours whatever stands first gives each prompt a win and a loss
+            outcome.tables = {**outcome.tables, "win_rate": {f"q{n}": Item(50.0, 1) for n in range(12)}}
+            outcomes.append(outcome)
+    told = build_results(study, outcomes, [], first=outcomes[0].cell.name)["metrics"]["win_rate"]
+    assert [(fit["alpha"]["value"], fit["alpha"]["low"]) for fit in told["fits"]] == [(0.0, None)] * 2
+    assert {(sign["state"], sign["told"].split(":")[0]) for sign in told["signs"]} == {
+        ("not checked", "all came out alike, so there is no interval")
+    }
+    assert [(row["low"], row["p_value"], row["p_holm"]) for row in told["comparisons"]] == [(None, None, None)]

@@ -105,7 +105,9 @@ def _likelihood(held: Pairs, kinds: Mapping[str, Mapping[str, Likelihoods]], see
     for kind, table in zip(kinds, kept, strict=True):
         groups = {"all": table}
         if len(sources) > 1:
-            groups |= {s: {m: by_source(values, held.sources, s) for m, values in table.items()} for s in sources}
+            for source in sources:
+                own = {model: by_source(values, held.sources, source) for model, values in table.items()}
+                groups["source all" if source == "all" else source] = own  # `all` is of all sources
         told[kind] = {
             name: compare(
                 {model: by_instruction(values, held.instructions) for model, values in group.items()},

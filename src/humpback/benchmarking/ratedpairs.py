@@ -6,7 +6,7 @@ Three forms: `{instruction, response}`, also with `label` (1 to 5) or `good`, as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from humpback.benchmarking.heldout import read_preferences
 from humpback.errors import InputError
 from humpback.evaluation.labellog import FILE_NAME, is_good
 from humpback.evaluation.labels import read_labels
+from humpback.seeds.readers import normalise_instruction
 
 __all__ = ["Item", "Items", "read_items"]
 
@@ -29,7 +30,7 @@ class Item:
     instruction: str
     response: str
     group: int
-    """Items of one group are drawn together: the two outputs of a preference."""
+    """Items of one instruction are one group, and drawn together: apart from case, space and the last stop."""
     label: float | None = None
     """Human score, 1 to 5: the mean where several people gave one."""
     good: bool | None = None
@@ -56,11 +57,12 @@ def read_items(path: Path, *, sample: int | None, seed: int) -> Items:
         return _from_run(path if path.is_dir() else path.parent, sample, seed)
     rows = read_json_rows(path)
     if rows and "output_1" in rows[0]:
+        chosen = draw(read_preferences(path), sample, seed)
         return Items(
             kind="preferences",
             items=tuple(
                 Item(instruction=p.instruction, response=text, group=group, better=place == p.better)
-                for group, p in enumerate(draw(read_preferences(path), sample, seed))
+                for group, p in zip(_group(p.instruction for p in chosen), chosen, strict=True)
                 for place, text in enumerate(p.outputs)
             ),
             left_out={},
@@ -74,6 +76,7 @@ def _from_run(run: Path, sample: int | None, seed: int) -> Items:
         raise InputError(
             f"{run} holds no human label of a candidate that can be used; judge some with: humpback label {run}"
         )
+    chosen = draw(labels.pairs, sample, seed)
     items = tuple(
         Item(
             instruction=pair.instruction,
@@ -83,7 +86,7 @@ def _from_run(run: Path, sample: int | None, seed: int) -> Items:
             good=pair.good,
             weight=pair.weight,
         )
-        for group, pair in enumerate(draw(labels.pairs, sample, seed))
+        for group, pair in zip(_group(pair.instruction for pair in chosen), chosen, strict=True)
     )
     left_out = {"labelled candidates that are gone": labels.gone, "labellers are split": labels.split}
     return Items(kind="labels of a run", items=items, left_out={why: n for why, n in left_out.items() if n})
@@ -110,7 +113,9 @@ def _from_pairs(path: Path, rows: Sequence[Row], sample: int | None, seed: int) 
             "{instruction, response}"
         )
     items = []
-    for group, ((instruction, response), labels) in enumerate(draw(list(said.items()), sample, seed)):
+    chosen = draw(list(said.items()), sample, seed)
+    groups = _group(instruction for (instruction, _), _ in chosen)
+    for group, ((instruction, response), labels) in zip(groups, chosen, strict=True):
         given = [label for label, _ in labels if label is not None]
         votes = [good for _, good in labels if good is not None]
         items.append(
@@ -123,6 +128,12 @@ def _from_pairs(path: Path, rows: Sequence[Row], sample: int | None, seed: int) 
             )
         )
     return Items(kind="pairs", items=tuple(items), left_out={"context": with_context} if with_context else {})
+
+
+def _group(instructions: Iterable[str]) -> list[int]:
+    """Return the number of each instruction, equal for those that are one."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(normalise_instruction(text), len(numbers)) for text in instructions]
 
 
 def _read_label(path: Path, number: int, row: Row) -> tuple[float | None, bool | None]:

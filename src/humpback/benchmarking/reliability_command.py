@@ -24,7 +24,15 @@ from humpback.errors import InputError, StageError
 from humpback.evaluation.agreement import weighted_auc
 from humpback.evaluation.raters import InstructionResponse, Missing, Raters, Values
 from humpback.evaluation.rating import rating, sampled_rating
-from humpback.evaluation.reliability import LEVELS, Draw, compare_raters, correlate_raters, intraclass, to_levels
+from humpback.evaluation.reliability import (
+    LEVELS,
+    Draw,
+    Figure,
+    compare_raters,
+    correlate_raters,
+    intraclass,
+    to_levels,
+)
 from humpback.recipe import PromptSettings, ScoreSettings, read_rubric
 from humpback.store.fingerprint import derive_seed
 
@@ -73,11 +81,13 @@ def run_reliability(
         "pairs": {
             "kind": items.kind,
             "items": len(items.items),
-            "groups": len(set(groups)),
+            "instructions": len(set(groups)),
             "left_out": items.left_out,
         },
         "rubric": rubric,
-        "way": f"mean of {samples} replies" if samples else "probabilities of the five scores",
+        "way": f"mean of {samples} repl{'ies' if samples > 1 else 'y'}"
+        if samples
+        else "probabilities of the five scores",
         "models": [_describe(model, own) for model, own in rated.items()],
         "between": [
             {
@@ -194,23 +204,33 @@ def _by_people(own: Rated, items: Items, draw: Draw) -> Row:
         told["weighted_kappa"] = asdict(compare_raters(own.scores, labels, groups, draw).weighted_kappa)
         told["spearman"] = asdict(correlate_raters(own.scores, labels, groups, draw))
     judged = [(s, item) for s, item in zip(own.scores, items.items, strict=True) if item.good is not None and s == s]
-    if judged:
+    if any(item.good is not None for item in items.items):
         found = weighted_auc(
             [float(score) for score, _ in judged],
             [bool(item.good) for _, item in judged],
             [item.weight for _, item in judged],
             **draw._asdict(),
         )
-        told["auc"] = asdict(found) if found else None
+        told["auc"] = asdict(
+            found or Figure(value=None, n=len(judged), reason=_why_no_auc([item for _, item in judged]))
+        )
     return told
+
+
+def _why_no_auc(judged: Sequence[Item]) -> str:
+    if not judged:
+        return "no pair that people judged has a rating"
+    return f"people call all {len(judged)} rated pairs {'good' if judged[0].good else 'bad'}, so there is nothing to tell them from"
 
 
 def _prefer(scores: Floats, items: Sequence[Item]) -> list[float | None]:
     """Return 1 where the output that people prefer has the higher score, a half for a tie, None where one has none."""
-    by_group: dict[int, dict[bool, float]] = {}
-    for score, item in zip(scores, items, strict=True):
-        by_group.setdefault(item.group, {})[bool(item.better)] = float(score)
-    return [
-        None if np.isnan(own[True] + own[False]) else 0.5 if own[True] == own[False] else float(own[True] > own[False])
-        for own in by_group.values()
-    ]
+    wins: list[float | None] = []
+    for place in range(0, len(items), 2):  # the outputs of one preference stand together
+        own = {
+            bool(item.better): float(score)
+            for item, score in zip(items[place : place + 2], scores[place:], strict=False)
+        }
+        good, bad = own[True], own[False]
+        wins.append(None if np.isnan(good + bad) else 0.5 if good == bad else float(good > bad))
+    return wins

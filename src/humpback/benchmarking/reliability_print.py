@@ -27,8 +27,8 @@ def print_reliability(report: Row, folder: Path) -> None:
     left_out = f"; left out: {reasons(pairs['left_out'])}" if pairs["left_out"] else ""
     print(
         clean(
-            f"{pairs['items']} items of {pairs['groups']} rows ({pairs['kind']}){left_out}; rubric {report['rubric']}, "
-            f"{report['way']}; intervals 95 %, bootstrap over rows"
+            f"{pairs['items']} items of {pairs['instructions']} instructions ({pairs['kind']}){left_out}; rubric {report['rubric']}, "
+            f"{report['way']}; intervals 95 %, bootstrap over instructions (of preferences and AUC: over rows)"
         )
     )
     headers = ["model", "rated>", "missing", "mean>", "sd>", "quartiles>", "1 2 3 4 5>", "label mass>"]

@@ -2,8 +2,9 @@
 
 In: rows, streamed once, and what they must be compared with. Out: plain values for JSON, tables and plots. Counts, lengths,
 duplicates, sources and overlap are of every row (`tallying.py`); what is dearer is of a sample that depends on the
-rows and the seed alone, never on their order, and each figure says of how many rows it is. What depends on the size of a set is
-given for equally many rows of every set.
+rows and the seed alone, never on their order, and each figure says of how many rows it is. Distinct-n and self-BLEU depend on how
+many rows there are, and are of equally many of every set; different verbs and repeated rows depend on it too, and are of all that were
+read.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from humpback.evaluation.rootverbs import Asked, find_asked
 from humpback.evaluation.stats import MIN_PAIRS, Interval
 from humpback.evaluation.tallying import Described, Reference, Row, Tally
 
-__all__ = ["GROUPS", "MIN_EQUAL", "Measuring", "describe_sets"]
+__all__ = ["ALIKE", "GROUPS", "MIN_EQUAL", "Measuring", "describe_sets"]
 
 VERBS, OBJECTS = 20, 4
 """The paper's figure: the 20 commonest verbs, each with its 4 commonest objects."""

@@ -105,7 +105,7 @@ def intraclass(table_N_K: Floats, groups: Sequence[int], draw: Draw) -> tuple[Fi
     whole = ~np.isnan(table_N_K).any(axis=1)
     rated, own = table_N_K[whole], np.asarray(groups)[whole]
     if len(rated) < 2 or rated.shape[1] < 2:
-        return (_too_few(len(rated)),) * 2
+        return (_too_few(len(rated), "all"),) * 2
     alike = "all raters give every item the same score"
 
     def agreement(places: Places) -> float | None:
@@ -149,8 +149,8 @@ def _both(first: Floats, second: Floats, groups: Sequence[int]) -> tuple[Floats,
     return first[known], second[known], np.asarray(groups)[known]
 
 
-def _too_few(n: int) -> Figure:
-    return Figure(value=None, n=n, reason=f"{n} items have a score of both; 2 are the least")
+def _too_few(n: int, raters: str = "both") -> Figure:
+    return Figure(value=None, n=n, reason=f"{n} items have a score of {raters}; 2 are the least")
 
 
 def _bootstrap(statistic: Callable[[Places], float | None], groups: Places, draw: Draw, *, undefined: str) -> Figure:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from humpback.evaluation.stats import Interval
+from humpback.evaluation.stats import MIN_PAIRS, Interval
 
 __all__ = ["MIN_GAIN", "MIN_WIN_GAIN", "Gain", "Sign", "State", "judge_gain", "worst_state"]
 
@@ -55,7 +55,8 @@ def judge_gain(change: Interval, *, least: float) -> Gain:
     Gain(state='found', word='stalls')
     """
     if change.low is None or change.high is None:
-        return Gain("not checked", f"{change.n} are too few for an interval")
+        few = f"{change.n} are too few for an interval"
+        return Gain("not checked", few if change.n < MIN_PAIRS else "all came out alike, so there is no interval")
     if change.high < 0:
         return Gain("not found", "helps")
     if change.low > 0:

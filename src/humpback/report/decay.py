@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from humpback.evaluation.requests import find_verb_object, share_distinct
+from humpback.recipe import GateSettings
 from humpback.stages.table import Course
 from humpback.store.rundir import Manifest
 
@@ -79,9 +80,11 @@ def decay_rows(
 ) -> list[dict[str, Any]]:
     """Return one row per model M_0 to M_T; `instructions` are those of the curated pairs of each iteration.
 
-    Their diversity is that of as many as the smallest curation kept, because fewer are always more distinct.
+    Their diversity is that of as many as the smallest curation kept, because fewer are always more distinct; `as_gated` is that of
+    as many as the gate has drafts by default, whose limit holds for so many.
     """
     fewest = min((len(texts) for texts in instructions), default=0)
+    drafts = GateSettings().segments
     models = by_name["evaluate"].result["response_nll"]["both tags"]["models"]
     nll = {row["model"]: {key: row[key] for key in ("value", "low", "high", "n")} for row in models}
     return [
@@ -92,6 +95,7 @@ def decay_rows(
             **_kept(by_name[f"iteration-{t}/curate"] if t else None, curation[t - 1] if t else None),
             **_cut(by_name[f"iteration-{t}/curate"] if t else None),
             **_diversity(instructions[t - 1][:fewest] if t and instructions else []),
+            "as_gated": _diversity(instructions[t - 1][:drafts] if t and instructions else []),
         }
         for t, audit in enumerate(audits)
     ]

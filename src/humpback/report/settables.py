@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from humpback.evaluation.describing import GROUPS, MIN_EQUAL
+from humpback.evaluation.describing import ALIKE, GROUPS, MIN_EQUAL
 from humpback.evaluation.rootverbs import ACCURACY
 from humpback.evaluation.stats import MIN_PAIRS
 from humpback.report import figures
@@ -29,7 +29,7 @@ def set_tables(data: Row) -> Iterator[Table]:
     sets = data["sets"]
     yield Table(
         "Sets of pairs",
-        ["set", "rows>", "instruction chars>", "median>", "output chars>", "median>", "repeated>"],
+        ["set", "rows>", "instruction chars>", "median>", "response chars>", "median>", "repeated>"],
         _sizes(sets),
     )
     headers = ["set", "read>", "orders>", "questions>", "neither>", "different verbs>"]
@@ -43,7 +43,7 @@ def set_tables(data: Row) -> Iterator[Table]:
     if found := [_overlap(row, one) for row in sets for one in row["overlap"]]:
         yield Table("Overlap of instructions", headers, found)
     yield Table(
-        "Languages and sources", ["set", "languages of outputs", "sources>", "commonest"], [_mix(row) for row in sets]
+        "Languages and sources", ["set", "languages of responses", "sources>", "commonest"], [_mix(row) for row in sets]
     )
 
 
@@ -73,7 +73,7 @@ def notes(data: Row) -> list[str]:
         "More distinct n-grams and a lower self-BLEU are more variety.",
         "Found: instructions that are one of those named, or share 13 words with one. Nearest: likeness of an instruction's "
         "words (Jaccard, by MinHash) to those of the seed's instruction most like it, median and 95th percentile, and how many are "
-        "alike (0.5 or more); of the seed, to its own others. Both are of the rows drawn, and of at most "
+        f"alike ({ALIKE:g} or more); of the seed, to its own others. Both are of the rows drawn, and of at most "
         f"{MOST_NEAREST:,} of the seed.",
         f"Intervals are at {100 * data['confidence']:g} %; below {MIN_PAIRS} rows none is given.",
     ]

@@ -100,22 +100,24 @@ def _look_at(measure: Row) -> Look:
 
 def instructions_alike(data: Row) -> Sign:
     """What is curated asks the same things over and over."""
-    limit = GateSettings().min_distinct
+    gate = GateSettings()
 
     def look(row: Row) -> Look:
-        if row["distinct"] is None or row["asking"] < MIN_JUDGED:
+        requests = row["as_gated"]
+        if requests["distinct"] is None or requests["asking"] < MIN_JUDGED:
             return (
                 "not checked",
-                f"{row['model']}: {row['asking']} instructions that ask for something, {MIN_JUDGED} are needed",
+                f"{row['model']}: {requests['asking']} instructions that ask for something, {MIN_JUDGED} are needed",
             )
-        told = f"{row['distinct']:.2f} of {row['asking']} requests that {row['model']} learnt are different"
-        return "found" if row["distinct"] < limit else "not found", told
+        told = f"{requests['distinct']:.2f} of {requests['asking']} requests that {row['model']} learnt are different"
+        return "found" if requests["distinct"] < gate.min_distinct else "not found", told
 
     return _sign(
         "instructions_alike",
         "curated instructions are all alike",
         [look(row) for row in data["decay"][1:]],
-        f"distinct verb-object pairs are fewer than {limit:g} of those of the smallest curation, the gate's default",
+        f"distinct verb-object pairs are fewer than {gate.min_distinct:g} of those of at most {gate.segments} instructions, the "
+        "gate's defaults",
         "curate.policy=diverse, a higher augment.temperature, or more varied documents and seed pairs",
         unchecked="nothing was curated",
         get="curate more pairs (curate.top, a larger corpus)",

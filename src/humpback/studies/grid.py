@@ -186,6 +186,14 @@ class Cell:
         return ", ".join(f"{key}={value}" for key, value in self.setting.items())
 
     @property
+    def judging(self) -> str | None:
+        """The stage that asks the judge, named by all that is asked, so that another judge finds nothing of this one's."""
+        if self.judge is None:
+            return None
+        values = {key: value for key, value in identity_of(self.judge).items() if key != "api_key_env"}
+        return f"judge-{fingerprint(values)[:8]}"
+
+    @property
     def folder(self) -> str:
         """A name for its folder: what it is, in short, and a digest of everything that it is."""
         assert self.recipe is not None

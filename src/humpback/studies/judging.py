@@ -1,6 +1,6 @@
 """What a judge says of a cell's model: its answers against the baseline's, in both orders, as `humpback winrate` asks.
 
-In: the arm's model, prompts, a judge. Out: stage `arm/judge` with a row per prompt. The baseline is the same for all cells, so their
+In: the arm's model, prompts, a judge. Out: a stage of `arm/` with a row per prompt. The baseline is the same for all cells, so their
 rates are compared prompt by prompt. A prompt without an answer or a verdict in both orders is counted and is no loss.
 """
 
@@ -53,13 +53,13 @@ class JudgingRooms(ArmRooms):
 
     def judge(self, model: ModelRef, tag: str) -> None:
         """Compare the model's answers, under the tags given, with the baseline's."""
-        judge = self.cell.judge
+        judge, stage = self.cell.judge, f"arm/{self.cell.judging}"
         if judge is None:
             return
         questions = draw(read_questions(_prompts_of(judge)), judge.sample, self.recipe.random_seed)
 
         def do(folder: Path) -> tuple[Work, Result]:
-            with self.answers_bar("arm/judge", len(questions) * (1 if judge.baseline else 2)):
+            with self.answers_bar(stage, len(questions) * (1 if judge.baseline else 2)):
                 own = self._answer(model, tag, questions, judge)
                 base = (
                     look_up(Path(judge.baseline), questions)
@@ -79,7 +79,7 @@ class JudgingRooms(ArmRooms):
             return Work(counts=counts), {"errors": [*own.errors, *base.errors]}
 
         self.stage(
-            "arm/judge",
+            stage,
             {"tag": tag, "judge": self._judge_identity(judge), **self.prompt_prints("answer")},
             models={"model": model, "base": self.base},
             do=do,

@@ -44,7 +44,7 @@ class Outcome:
         pairs = [
             (pair, nats, bare, n) for pair, nats, bare, n, *errors in zip(*columns, strict=True) if not any(errors)
         ]
-        self.judged: list[Row] = _read(folder, "judge", JUDGED)["rows"] if cell.judge else []
+        self.judged: list[Row] = _read(folder, cell.judging, JUDGED)["rows"] if cell.judging else []
         """A row per prompt."""
         self.tables: Mapping[Metric, dict[str, Item]] = {
             "nll": {pair: Item(nats, n) for pair, nats, _, n in pairs},

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from humpback.evaluation.scaling import ScalingFit, Spread, compare_fits, fit_scaling, spread_settings
-from humpback.evaluation.stats import MIN_PAIRS
+from humpback.evaluation.stats import MIN_PAIRS, Interval
 from humpback.store.fingerprint import derive_seed
 from humpback.studies.grid import AblationStudy, Cell, ScalingStudy, Study
 from humpback.studies.outcome import METRICS, Metric, Outcome, Row, describe_judge
@@ -93,11 +93,13 @@ def _spread(
 
 
 def _bound(study: Study, metric: Metric, spread: Spread) -> Row:
-    """Return a value with its interval; wins that all came out alike have none, whose resamples are alike too."""
-    interval = spread.interval(study.confidence)
-    if metric == "win_rate" and interval.low == interval.high:
-        interval = replace(interval, low=None, high=None)
-    return asdict(interval)
+    return asdict(_refuse_alike(metric, spread.interval(study.confidence)))
+
+
+def _refuse_alike(metric: Metric, interval: Interval) -> Interval:
+    """Take the bounds from wins that all came out alike: their resamples are alike too, and say nothing of the spread."""
+    alike = metric == "win_rate" and interval.low == interval.high
+    return replace(interval, low=None, high=None) if alike else interval
 
 
 def _row(study: Study, metric: Metric, outcomes: Sequence[Outcome], spread: Spread) -> Row:
@@ -145,7 +147,7 @@ def _scaling(
         rows.append(
             {
                 "kind": kind,
-                "alpha": asdict(fit.alpha),
+                "alpha": asdict(_refuse_alike(metric, fit.alpha)),
                 "intercept": fit.intercept,
                 "r_squared": fit.r_squared,
                 "sizes": list(fit.sizes),
@@ -153,6 +155,7 @@ def _scaling(
             }
         )
     compared = compare_fits(fits, confidence=study.confidence)
+    apart = [(one, _refuse_alike(metric, one.difference)) for one in compared]
     return {
         "log_base": study.log_base,
         "fits": rows,
@@ -161,11 +164,11 @@ def _scaling(
             {
                 "kind": one.kind,
                 "against": one.against,
-                **asdict(one.difference),
-                "p_value": one.p_value,
-                "p_holm": one.p_holm,
+                **asdict(interval),
+                "p_value": None if interval.low is None else one.p_value,
+                "p_holm": None if interval.low is None else one.p_holm,
             }
-            for one in compared
+            for one, interval in apart
         ],
     }
 

@@ -202,7 +202,7 @@ def _run(cell: Cell, folder: Path, shelf: StageShelf, console: Console) -> str |
 
 
 def _measured(folder: Path, cell: Cell) -> bool:
-    stages = ["measure", *(["judge"] if cell.judge else [])]
+    stages = ["measure", *([cell.judging] if cell.judging else [])]
     return all(_made(folder, cell, stage) for stage in stages)
 
 
