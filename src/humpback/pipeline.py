@@ -31,9 +31,8 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
     check_folder(folder, sources, what="run folder", inputs="corpus.inputs", fix="--run NAME")
     with RunDir(folder) as run_dir:
         extra = find_extra_iterations(recipe, run_dir, refuse=rerun_from is None)
-        rooms = Rooms(recipe, run_dir, console)
-        if rerun_from is not None:
-            rooms.rebuild([*names[names.index(rerun_from) :], *extra])
+        rebuilt = [] if rerun_from is None else [*names[names.index(rerun_from) :], *extra]
+        rooms = Rooms(recipe, run_dir, console, rebuilt=rebuilt)
         try:
             self_align(rooms, control=recipe.evaluate.control)
         finally:
