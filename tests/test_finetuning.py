@@ -131,6 +131,7 @@ def test_epochs_are_of_the_rows_that_are_not_held_out(tmp_path: Path, base: Path
         ("base_model: {base}\ndata: {empty}\noutput: o\n", "holds no Parquet file"),
         ("base_model: {base}\ndata: {mix}\noutput: o\nlearning_rat: 1\n", "learning_rat: Extra inputs"),
         ("base_model: {base}\ndata: {mix}\noutput: o\npreset: huge\n", "preset=huge is not one of paper, small, lora"),
+        ("base_model: {base}\ndata: {mix}\noutput: o\npreset: [small]\n", "preset=['small'] is not one of paper"),
         ("base_model: {base}\ndata: {mix}\noutput: o\nsteps: 3\nepochs: 1\n", "steps and epochs"),
         ("base_model: {base}\ndata: {mix}\noutput: o\nsteps: many\n", "the training spec"),
         ("base_model: nowhere\nbase_hash: abc\ndata: {mix}\noutput: o\n", "base_model=nowhere holds no config.json"),

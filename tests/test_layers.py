@@ -16,7 +16,7 @@ ROOT = Path(humpback.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 WORDS = ("records", "errors", "prompts")
-TOOLS = ("recipe", "store", "corpus", "seeds", "progress", "options", "formats")
+TOOLS = ("recipe", "store", "corpus", "seeds", "progress", "options", "formats", "memory")
 LAYERS = {
     **dict.fromkeys(WORDS, WORDS),
     **dict.fromkeys(TOOLS, (*WORDS, *TOOLS)),
@@ -48,6 +48,7 @@ HEAVY_FILES = (
         "engines/hf_reading.py",
     ),
     "formats.py",
+    "memory.py",
     *(
         "training/sft.py",
         "training/trainer.py",

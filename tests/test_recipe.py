@@ -80,6 +80,17 @@ def test_weights_in_4_bits_are_not_split_over_gpus(tmp_path: Path) -> None:
     assert load_recipe(path, ["train.method=lora"]).runtime.training.sharding == "full"
 
 
+def test_processes_that_no_training_could_use_are_refused_before_any_work(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(WHOLE)
+    with pytest.raises(RecipeError, match=r"sharding=full splits a model over processes, .*processes=1; set as many"):
+        load_recipe(path, ["runtime.training.sharding=full"])
+    with pytest.raises(
+        RecipeError, match=r"processes=9 for train\.batch_size=8: some would have no row; use at most 8"
+    ):
+        load_recipe(path, ["runtime.training.processes=9", "train.batch_size=8"])
+
+
 def test_weighing_by_p_good_needs_pairs_to_learn_it_from(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(WHOLE.replace("]}\ncorpus", "], holdout: 10}\ncorpus", 1) + "mix: {loss_weight: p_good}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from humpback.executor import PoolExecutor, SerialExecutor
 from humpback.progress import Console
 from humpback.recipe import Recipe, identity_of, load_recipe
 from humpback.sitting import Sitting
-from humpback.store.rundir import RunDir
+from humpback.stages.table import known_names
+from humpback.store.rundir import Counts, RunDir
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -131,6 +133,40 @@ def test_a_run_is_refused_another_tokenizer_than_its_models(model: Path, tmp_pat
     command = "serve {model} {port}"
     with pytest.raises(InputError, match=r"tokenizer=estimate is not the tokenizer of the models .*leave it out"):
         sit(model, tmp_path / "run", engine="server", server={"command": command, "tokenizer": "estimate"})
+
+
+@pytest.mark.parametrize(
+    ("named", "rebuilt", "expected"),
+    [
+        (None, (), ["rating", "ifd"]),  # what the run was made with: no server is started to tell that it is complete
+        (["forward_lift"], (), ["forward_lift"]),  # the audit is refused as stale
+        (None, ("iteration-0/audit",), ["rating"]),
+        (["forward_lift"], ("iteration-0/audit",), ["rating"]),
+    ],
+)
+def test_signals_of_a_complete_served_run_are_the_recipes_and_are_asked_anew_for_a_rerun(
+    lab: Lab,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: list[str] | None,
+    rebuilt: tuple[str, ...],
+    expected: list[str],
+) -> None:
+    real = Sitting.spec
+
+    def spec(self: Sitting, model: ModelRef) -> EngineSpec:
+        return dataclasses.replace(real(self, model), engine="fake")
+
+    monkeypatch.setattr(Sitting, "spec", spec)
+    monkeypatch.setattr("humpback.sitting.choose_signals", lambda recipe, engine: (["rating"], ""))
+    scripted = lab.recipe(score__signals=named)
+    served = scripted.runtime.model_copy(update={"engine": "server"})
+    recipe = scripted.model_copy(update={"runtime": served})
+    with RunDir(tmp_path / "run") as run_dir:
+        for name in known_names(recipe, run_dir):
+            run_dir.begin(name, {"score": {"signals": ["rating", "ifd"]}})
+            run_dir.finish(name, None, Counts(), seconds=0, result={}, engine={}, environment={})
+        assert Sitting(recipe, run_dir, Console(quiet=True), rebuilt=rebuilt).signals == expected
 
 
 def test_the_number_format_is_decided_once_for_all_engines_and_stands_in_every_manifest(

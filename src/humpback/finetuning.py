@@ -70,7 +70,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> tuple[TrainSpec, Row
 
 def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts, path: Path) -> dict[str, Any]:
     preset, epochs = given.get("preset", "paper"), given.get("epochs")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise InputError(f"the training spec {path}: preset={preset} is not one of {', '.join(PRESETS)}")
     values = {**PRESETS[preset], **{key: value for key, value in given.items() if key not in EXTRA}}
     epochs = epochs if epochs is not None else values.pop("epochs", None)

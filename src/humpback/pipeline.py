@@ -14,7 +14,7 @@ from humpback.progress import Console
 from humpback.recipe import Recipe
 from humpback.rooms import Rooms
 from humpback.seeds.readers import check_inputs as check_seed
-from humpback.stages.table import find_course, known_names
+from humpback.stages.table import find_course, known_names, stage_names
 from humpback.store.rundir import RunDir, check_folder
 
 __all__ = ["find_extra_iterations", "run", "self_align", "write_candidates"]
@@ -22,7 +22,10 @@ __all__ = ["find_extra_iterations", "run", "self_align", "write_candidates"]
 
 def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | None = None) -> bool:
     """Run or resume a recipe in its folder; return False when there was nothing left to do."""
-    names = known_names(recipe, RunDir(folder))
+    before = RunDir(folder)
+    if rerun_from is not None and rerun_from in [name for name, _ in stage_names(recipe)]:
+        before.drop_damaged(rerun_from)  # a stop stage's manifest is read for the names of the stages
+    names = known_names(recipe, before)
     if rerun_from is not None and rerun_from not in names:
         raise InputError(f"--rerun-from {rerun_from} is not a stage of this recipe; choose from: {', '.join(names)}")
     check_seed(recipe.seed.inputs)  # a missing file is told before anything is made or discarded
@@ -31,9 +34,8 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
     check_folder(folder, sources, what="run folder", inputs="corpus.inputs", fix="--run NAME")
     with RunDir(folder) as run_dir:
         extra = find_extra_iterations(recipe, run_dir, refuse=rerun_from is None)
-        rooms = Rooms(recipe, run_dir, console)
-        if rerun_from is not None:
-            rooms.rebuild([*names[names.index(rerun_from) :], *extra])
+        rebuilt = [] if rerun_from is None else [*names[names.index(rerun_from) :], *extra]
+        rooms = Rooms(recipe, run_dir, console, rebuilt=rebuilt)
         try:
             self_align(rooms, control=recipe.evaluate.control)
         finally:

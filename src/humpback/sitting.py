@@ -67,11 +67,23 @@ class Shelf(Protocol):
 class Sitting:
     """A run being worked on, bound to its recipe and folder."""
 
-    def __init__(self, recipe: Recipe, run_dir: RunDir, console: Console, *, shelf: Shelf | None = None) -> None:
-        """`shelf` lends finished stages of other runs: the runs of a study."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        run_dir: RunDir,
+        console: Console,
+        *,
+        shelf: Shelf | None = None,
+        rebuilt: Sequence[str] = (),
+    ) -> None:
+        """`shelf` lends finished stages of other runs: the runs of a study.
+
+        `rebuilt` stages are forgotten when the run comes to the first of them, and not before. Those before it are compared with
+        the recipe first: a run that is refused there must not have lost what comes after.
+        """
         self.recipe, self.run_dir, self.console, self._shelf = recipe, run_dir, console, shelf
         self.worked = False
-        self._rebuilt: tuple[str, ...] = ()
+        self._rebuilt = tuple(rebuilt)
         runtime = recipe.runtime
         check_served(recipe)
         cache = Path(runtime.model_cache) if runtime.model_cache else Path.home() / ".cache" / "humpback"
@@ -102,7 +114,7 @@ class Sitting:
         recipe, complete, served = self.recipe, self._is_complete(), self.recipe.runtime.engine == "server"
         if complete and served:  # to ask a server of our own what it can do takes a start of it
             known: list[Signal] = self._done("iteration-0/audit").identity["score"]["signals"]
-            return known
+            return recipe.score.signals or known  # others than the run was made with are told as drift
         try:
             signals, left_out = choose_signals(recipe, engine)
         finally:
@@ -123,20 +135,15 @@ class Sitting:
 
     def _is_complete(self) -> bool:
         # manifests are not read here: a damaged one must not keep --rerun-from from making its stage anew
-        return all(self.run_dir.state(name) == "done" for name in known_names(self.recipe, self.run_dir))
+        return not self._rebuilt and all(
+            self.run_dir.state(name) == "done" for name in known_names(self.recipe, self.run_dir)
+        )
 
     def write_recipe(self) -> None:
         """Write the recipe, every default spelled out, unless it is there already."""
         path, text = self.run_dir.path / "recipe.yaml", dump_recipe(self.recipe).encode()
         if not path.exists() or path.read_bytes() != text:
             atomic_write(path, text)
-
-    def rebuild(self, stages: Sequence[str]) -> None:
-        """Forget these stages when the run comes to the first of them, and not before.
-
-        Those before it are compared with the recipe first: a run that is refused there must not have lost what comes after.
-        """
-        self._rebuilt = tuple(stages)
 
     # -- work ------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 
 from humpback.engines.base import Loglikelihood, ModelRef
 from humpback.engines.fake import FakeEngine
-from humpback.errors import DriftError, RecipeError, StageError
+from humpback.errors import DriftError, RecipeError, StageError, StorageError
 from humpback.evaluation.auditchange import AuditChange
 from humpback.evaluation.stats import Interval
 from humpback.prompts import Continuation, Prompt, Prompts
@@ -251,6 +251,19 @@ def test_rerun_from_an_iteration_removes_those_after_it(
     _improving(monkeypatch, 0)
     lab.run(run, **AUTO, rerun_from="iteration-1/stop")
     assert {path.name for path in run.glob("iteration-*")} == {"iteration-0", "iteration-1"}
+
+
+def test_the_fix_that_a_damaged_stop_stage_comes_with_mends_it(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _improving(monkeypatch, 0)
+    run = tmp_path / "run"
+    lab.run(run, **AUTO)
+    (run / "iteration-1/stop/manifest.json").write_text('{"name":')
+    with pytest.raises(StorageError, match=r"manifest.json is damaged .*--rerun-from iteration-1/stop"):
+        lab.run(run, **AUTO)
+    assert lab.run(run, **AUTO, rerun_from="iteration-1/stop")
+    assert lab.run(run, **AUTO) is False
 
 
 def test_raised_maximum_goes_on_from_the_next_iteration(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,14 +89,17 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, base: Path)
 
 
 @pytest.mark.parametrize("where", ["while_loading", "in_a_step"])
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_too_little_memory_is_told_with_what_needs_less_and_blames_no_folder(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, where: str, device: str
 ) -> None:
     import torch
 
     from humpback.training import sft, weights
 
     def fail(*_: object, **__: object) -> object:
+        if device == "cpu":
+            torch.empty(1 << 50)  # more than can be addressed; torch has no error of its own for it
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     if where == "while_loading":
@@ -106,7 +110,8 @@ def test_too_little_memory_is_told_with_what_needs_less_and_blames_no_folder(
     (tmp_path / "spec.json").write_text(spec.model_dump_json())
     assert sft.main([str(tmp_path / "spec.json")]) == 1
     told = json.loads((spec.work / "failed.json").read_text())["message"]
-    assert told.startswith("OutOfMemoryError: CUDA out of memory; what needs less memory")
+    words = "RuntimeError: .*DefaultCPUAllocator.*" if device == "cpu" else "OutOfMemoryError: CUDA out of memory"
+    assert re.match(rf"{words}; what needs less memory", told)
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,14 @@ from humpback.engines.drawing import NOT_FINITE, Draw
 from humpback.engines.hf_answering import A, Plan, answer_all
 from humpback.engines.hf_format import choose_format, find_device
 from humpback.engines.hf_generate import Grower, generate_padded
-from humpback.engines.hf_limits import Allowance, lacks_memory
+from humpback.engines.hf_limits import Allowance
 from humpback.engines.hf_model import Network, Reading
 from humpback.engines.hf_prefixes import Prefixes
 from humpback.engines.hf_reading import read_choices, sum_logprobs
 from humpback.engines.hf_tokenizer import HFTokenizer, first_line
 from humpback.engines.packs import Row, build_pack, plan_packs
 from humpback.errors import InputError, StageError
+from humpback.memory import lacks_memory
 from humpback.prompts import Choice, Continuation, Prompt
 from humpback.recipe import NumberFormat
 

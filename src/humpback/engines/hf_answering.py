@@ -13,7 +13,8 @@ import torch
 
 from humpback.engines.base import ChoiceLogprobs, Completion, Loglikelihood
 from humpback.engines.drawing import NOT_FINITE
-from humpback.engines.hf_limits import Allowance, lacks_memory
+from humpback.engines.hf_limits import Allowance
+from humpback.memory import lacks_memory
 
 __all__ = ["A", "Plan", "answer_all"]
 

@@ -19,11 +19,11 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from humpback.engines.attending import ATTENTION
 from humpback.engines.attending_flash import Kernel, find_kernel, is_sound, see_pack
 from humpback.engines.base import ModelRef
-from humpback.engines.hf_limits import lacks_memory
 from humpback.engines.hf_tokenizer import first_line
 from humpback.engines.models import hash_model, quiet_loading
 from humpback.engines.packs import Row, build_pack
 from humpback.errors import InputError, MissingDependencyError
+from humpback.memory import lacks_memory
 
 __all__ = ["Base", "Net", "open_base"]
 

@@ -1,4 +1,4 @@
-"""How much of a device one pass may take. In: a device. Out: budgets in tokens, rows and bytes, and whether memory ran out."""
+"""How much of a device one pass may take. In: a device. Out: budgets in tokens, rows and bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["LIMITS", "Allowance", "Limits", "lacks_memory"]
+__all__ = ["LIMITS", "Allowance", "Limits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +69,3 @@ class Allowance:
         """Give the device's unused memory back."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Tell whether a device, or the host, had too little memory; some say so in words only."""
-    words = str(error)
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or ("DefaultCPUAllocator" in words and ("allocate memory" in words or "not enough memory" in words))
-        # CUDA itself and its libraries, beside torch's allocator
-        or "CUDA error: out of memory" in words
-        or "CUBLAS_STATUS_ALLOC_FAILED" in words
-    )

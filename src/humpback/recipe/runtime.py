@@ -111,7 +111,8 @@ class ServerSettings(Section):
 
 
 class TrainingDevices(Section):
-    """What trains, and how it is spread. A run may be resumed with other values, but a killed training keeps its `processes`."""
+    """What trains, and how it is spread. A run may be resumed with other values, but a killed training keeps its `processes`,
+    `sharding` and number format."""
 
     processes: int = Field(1, ge=1)
     """Processes that train one model together, one per GPU; a batch's rows are split over them."""
@@ -123,6 +124,15 @@ class TrainingDevices(Section):
     recompute: bool | None = None
     """Compute activations again in the backward pass (gradient checkpointing): less memory, about a third slower. null: on a GPU,
     when a pass would not fit otherwise."""
+
+    @model_validator(mode="after")
+    def _split(self) -> TrainingDevices:
+        if self.sharding == "full" and self.processes == 1:
+            raise ValueError(
+                "runtime.training.sharding=full splits a model over processes, and runtime.training.processes=1; set as many "
+                "processes as there are GPUs, or sharding=none"
+            )
+        return self
 
 
 class RuntimeSettings(Section):

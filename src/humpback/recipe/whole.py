@@ -66,7 +66,13 @@ class Recipe(Section):
                 f"model.base={self.model.base} does not fit runtime.engine={self.runtime.engine}; "
                 "the scripted model and the scripted engine go together: set both to fake, or neither"
             )
-        if self.train.method == "qlora" and self.runtime.training.sharding == "full":
+        devices, rows = self.runtime.training, self.train.batch_size
+        if rows is not None and devices.processes > rows:
+            raise ValueError(
+                f"runtime.training.processes={devices.processes} for train.batch_size={rows}: some would have no row; use at most "
+                f"{rows} processes"
+            )
+        if self.train.method == "qlora" and devices.sharding == "full":
             raise ValueError(
                 "runtime.training.sharding=full does not split weights held in 4 bits (train.method=qlora); use sharding=none, "
                 "or train.method=lora"

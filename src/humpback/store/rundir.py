@@ -128,6 +128,13 @@ class RunDir:
         except (ValueError, TypeError) as error:
             raise StorageError(f"{path} is damaged ({error}); {self._how_to_rebuild(stage)}") from error
 
+    def drop_damaged(self, stage: str) -> None:
+        """Take away a manifest that cannot be read: its stage is not complete, and begins anew."""
+        try:
+            self.manifest(stage)
+        except StorageError:
+            (self.folder(stage) / "manifest.json").unlink()
+
     def state(self, stage: str) -> StageState:
         if (self.folder(stage) / "manifest.json").exists():
             return "done"

@@ -34,6 +34,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from humpback.errors import HumpbackError, InputError
 from humpback.formats import Chosen
+from humpback.memory import lacks_memory
 from humpback.training.checkpoints import (
     checkpoint_fault,
     cut_lines,
@@ -83,9 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         traceback.print_exc()
         told = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        return _tell(
-            work, f"{told}; {LESS_MEMORY}" if isinstance(error, MemoryError | torch.OutOfMemoryError) else told, 1
-        )
+        return _tell(work, f"{told}; {LESS_MEMORY}" if lacks_memory(error) else told, 1)
     return 0
 
 

@@ -14,6 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_mode
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from humpback.errors import InputError
+from humpback.memory import lacks_memory
 from humpback.training.checkpoints import write_folder
 from humpback.training.result import ADAPTER, dress_model, write_record
 from humpback.training.spec import TrainSpec
@@ -46,9 +47,9 @@ def load_model(spec: TrainSpec) -> Any:
             output_loading_info=True,
             **quantized,
         )
-    except torch.OutOfMemoryError:  # a RuntimeError too, and nothing wrong with the folder
-        raise
     except RuntimeError as error:  # shapes that do not match
+        if lacks_memory(error):
+            raise
         raise InputError(f"base model {spec.base_model}: {_one_line(error)}") from error
     model, told = loaded
     if told["missing_keys"] or told["unexpected_keys"]:
