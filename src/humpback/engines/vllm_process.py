@@ -249,7 +249,7 @@ class VLLMProcess:
         try:
             self._wire.send({"kind": "start", "version": VERSION, "engine": settings})
             self._vocabulary = self._greet(self._wire.receive(self.launch.start_timeout_s, "starting"))
-        except BaseException:
+        except BaseException:  # Ctrl-C too: a child without an owner would keep the GPU; raised again
             self._kill()
             raise
 

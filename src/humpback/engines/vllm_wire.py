@@ -76,7 +76,7 @@ class Wire:
                     pass_fds=(child_reads, child_writes),
                     start_new_session=True,  # Ctrl-C is for us to handle, and the group can be ended as a whole
                 )
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else knows of these pipes; raised again
             os.close(ours_to_read)
             os.close(ours_to_write)
             raise

@@ -103,7 +103,7 @@ class RunDir:
                 os.ftruncate(self._lock, 0)
                 os.pwrite(self._lock, str(os.getpid()).encode(), 0)
                 self._sweep()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: `with` leaves no lock behind that it has not entered; raised again
             self.__exit__()
             raise
         return self
