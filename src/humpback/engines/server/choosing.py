@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from humpback.engines.server import wire
+from humpback.engines.server import requests, wire
 from humpback.engines.server.findings import Findings
 from humpback.engines.server.retries import GaveUpError
 from humpback.prompts import Tokenizer
@@ -37,14 +37,14 @@ async def choose_logprobs(
     """Return log P of each of the distinct `ids` as the token after `prompt`; raise GaveUpError when it cannot be told."""
     if found.choices == "named":
         read = functools.partial(wire.read_named, found=found, ids=ids)
-        values = await ask("/v1/completions", wire.named_body(found, prompt, ids), read, work=len(prompt))
+        values = await ask("/v1/completions", requests.named_body(found, prompt, ids), read, work=len(prompt))
         return dict(zip(ids, values, strict=True))
     if found.choices == "biased":
         return await _choose_biased(ask, prompt, ids)
     top = wire.Top(logprobs={}, bound=0.0)
     if found.top_logprobs > 1:
         read_top = functools.partial(wire.read_top, found=found)
-        top = await ask("/v1/completions", wire.top_body(found, prompt), read_top, work=len(prompt))
+        top = await ask("/v1/completions", requests.top_body(found, prompt), read_top, work=len(prompt))
     names = _texts(tokenizer, prompt, ids)
     seen = _find_among(top.logprobs, names, ids)
     if found.choices == "each":
@@ -59,7 +59,7 @@ async def _judge_one(ask: Ask, found: Findings, prompt: Sequence[int], token: in
     ids = (*prompt, token)
     tell = wire.read_prompt_logprobs if found.likelihood == "prompt_logprobs" else wire.read_echo
     read = functools.partial(tell, found=found, ids=ids, start=len(prompt))
-    return await ask("/v1/completions", wire.likelihood_body(found, ids), read, work=len(ids))
+    return await ask("/v1/completions", requests.likelihood_body(found, ids), read, work=len(ids))
 
 
 async def _choose_biased(ask: Ask, prompt: Sequence[int], ids: Sequence[int]) -> dict[int, float]:
@@ -68,9 +68,9 @@ async def _choose_biased(ask: Ask, prompt: Sequence[int], ids: Sequence[int]) ->
     The drawn choice's own log P is known, and from it and the shares follow the others'.
     """
     read = functools.partial(wire.read_biased, ids=ids)
-    told = await ask("/completion", wire.biased_body(prompt, ids), read, work=len(prompt))
+    told = await ask("/completion", requests.biased_body(prompt, ids), read, work=len(prompt))
     if len(told) < len(ids):
-        body = wire.biased_body(prompt, ids, shares=True)
+        body = requests.biased_body(prompt, ids, shares=True)
         shares = await ask("/completion", body, functools.partial(wire.read_shares, ids=ids), work=1.0)
         anchor = max(told, key=lambda token: told[token])
         offset = told[anchor] - math.log(shares[ids.index(anchor)])

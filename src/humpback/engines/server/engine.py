@@ -24,7 +24,7 @@ from humpback.engines.base import (
     ModelRef,
     Sampling,
 )
-from humpback.engines.server import wire
+from humpback.engines.server import requests, wire
 from humpback.engines.server.access import read_key
 from humpback.engines.server.choosing import choose_logprobs
 from humpback.engines.server.client import Client
@@ -97,18 +97,18 @@ class ServerEngine:
         found = self.findings
 
         async def draw(prompt: Prompt) -> Completion:
-            seed = {"seed": wire.seed_of(prompt)} if sampling.temperature else {}
+            seed = {"seed": requests.seed_of(prompt)} if sampling.temperature else {}
             if self._by_chat:
                 if prompt.prefill:
                     raise GaveUpError("a chat endpoint cannot be given the start of an answer")
-                path, body = "/v1/chat/completions", wire.chat_body(found, prompt.user, sampling, **seed)
+                path, body = "/v1/chat/completions", requests.chat_body(found, prompt.user, sampling, **seed)
                 read = functools.partial(
                     wire.read_completion, found=dataclasses.replace(found, drawn_tokens=False), stop=sampling.stop
                 )
             else:
                 ends = {"stop_token_ids": list(self._ends)} if found.extensions and self._ends else {}
                 text = prompt.token_ids if found.token_prompts else prompt.text
-                path, body = "/v1/completions", wire.completion_body(found, text, sampling, **seed, **ends)
+                path, body = "/v1/completions", requests.completion_body(found, text, sampling, **seed, **ends)
                 read = functools.partial(wire.read_completion, found=found, stop=sampling.stop)
             work = len(prompt.token_ids) + DRAWN_COST * sampling.max_tokens
             answer = await self._ask(path, body, read, work=work)
@@ -164,7 +164,7 @@ class ServerEngine:
                 return Loglikelihood(logprob=0.0, tokens=0)
             ids = (*prompt, *target)
             read = functools.partial(tell, found=found, ids=ids, start=len(prompt))
-            value = await self._ask("/v1/completions", wire.likelihood_body(found, ids), read, work=len(ids))
+            value = await self._ask("/v1/completions", requests.likelihood_body(found, ids), read, work=len(ids))
             self._count(len(ids), 0)
             return Loglikelihood(logprob=value, tokens=len(target))
 
@@ -285,7 +285,7 @@ class ServerEngine:
         if not self._knows_tokenizer or not found.token_prompts:
             return
         ours = self.tokenizer.encode(SAMPLE)
-        body = wire.tokenize_body(found, SAMPLE)
+        body = requests.tokenize_body(found, SAMPLE)
         reply = client.do(client.look("POST", "/tokenize", body))
         try:
             theirs = wire.read_tokens(reply.json()) if reply.status < 300 else None

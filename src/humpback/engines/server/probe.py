@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar
 
 from humpback.engines.base import Sampling
-from humpback.engines.server import wire
+from humpback.engines.server import requests, wire
 from humpback.engines.server.client import Client, Reply
 from humpback.engines.server.findings import Findings
 from humpback.engines.server.retries import BadAnswerError, GaveUpError, read_error
@@ -112,7 +112,7 @@ async def _describe_model(client: Client, found: Findings, stated: Mapping[str, 
 
 
 async def _try_completions(client: Client, found: Findings) -> Findings:
-    plain = wire.completion_body(found, SAYING, wire.ONE)
+    plain = requests.completion_body(found, SAYING, requests.ONE)
     reply = await client.look("POST", COMPLETIONS, plain)
     if not await _ask(client, COMPLETIONS, plain, lambda data: wire.only_choice(data, found)):
         _refuse_model(client, found, reply)
@@ -120,17 +120,17 @@ async def _try_completions(client: Client, found: Findings) -> Findings:
     found = dataclasses.replace(
         found, completions=True, answers_as=await _learn_name(client, COMPLETIONS, plain, found)
     )
-    extended = await client.look("POST", COMPLETIONS, plain | wire.PLAIN)
+    extended = await client.look("POST", COMPLETIONS, plain | requests.PLAIN)
     found = dataclasses.replace(found, extensions=extended.status < 300)
-    tokens = wire.completion_body(found, IDS, wire.ONE)
+    tokens = requests.completion_body(found, IDS, requests.ONE)
     if await _ask(client, COMPLETIONS, tokens, lambda data: wire.prompt_tokens(data) == len(IDS)):
         found = dataclasses.replace(found, token_prompts=True)
     trial = dataclasses.replace(found, drawn_tokens=True)
-    drawn = wire.completion_body(trial, IDS if found.token_prompts else SAYING, wire.ONE)
+    drawn = requests.completion_body(trial, IDS if found.token_prompts else SAYING, requests.ONE)
     if await _ask(client, COMPLETIONS, drawn, lambda data: wire.read_completion(data, trial, ())):
         found = trial
     for count in MOST_TOPS:
-        body = wire.completion_body(found, SAYING, wire.ONE) | {"logprobs": count}
+        body = requests.completion_body(found, SAYING, requests.ONE) | {"logprobs": count}
         if told := await _ask(client, COMPLETIONS, body, lambda data: wire.read_top(data, found)):
             return dataclasses.replace(found, top_logprobs=min(len(told.logprobs), count))
     return found
@@ -138,11 +138,11 @@ async def _try_completions(client: Client, found: Findings) -> Findings:
 
 async def _try_chat(client: Client, found: Findings) -> Findings:
     trial = dataclasses.replace(found, extensions=False, drawn_tokens=False)
-    body = wire.chat_body(trial, SAYING, wire.ONE)
+    body = requests.chat_body(trial, SAYING, requests.ONE)
     reply = await client.look("POST", CHAT, body)
     if reply.status == 400 and "max_completion_tokens" in read_error(reply.body)[1]:
         trial = dataclasses.replace(trial, length_name="max_completion_tokens")
-        body = wire.chat_body(trial, SAYING, wire.ONE)
+        body = requests.chat_body(trial, SAYING, requests.ONE)
         reply = await client.look("POST", CHAT, body)
     if not await _ask(client, CHAT, body, lambda data: wire.only_choice(data, trial)):
         if not found.completions:
@@ -150,7 +150,7 @@ async def _try_chat(client: Client, found: Findings) -> Findings:
         return found
     found = dataclasses.replace(found, chat=True, length_name=trial.length_name)
     if not found.completions:
-        extended = await client.look("POST", CHAT, body | wire.PLAIN)
+        extended = await client.look("POST", CHAT, body | requests.PLAIN)
         name = await _learn_name(client, CHAT, body, found)
         found = dataclasses.replace(found, extensions=extended.status < 300, answers_as=name)
     tops = body | {"logprobs": True, "top_logprobs": 20}
@@ -173,10 +173,10 @@ async def _learn_name(client: Client, path: str, body: Mapping[str, object], fou
 
 
 async def _try_choices(client: Client, found: Findings) -> Findings:
-    named = wire.named_body(found, IDS, MENU)
+    named = requests.named_body(found, IDS, MENU)
     if await _ask(client, COMPLETIONS, named, lambda data: wire.read_named(data, found, MENU)):
         return dataclasses.replace(found, choices="named")
-    drawn, shared = wire.biased_body(IDS, MENU), wire.biased_body(IDS, MENU, shares=True)
+    drawn, shared = requests.biased_body(IDS, MENU), requests.biased_body(IDS, MENU, shares=True)
     if await _ask(client, BIASED, drawn, lambda data: wire.read_biased(data, MENU)):
         shares = await _ask(client, BIASED, shared, lambda data: wire.read_shares(data, MENU))
         found = dataclasses.replace(found, choices="biased" if shares else None)
@@ -187,11 +187,11 @@ async def _try_choices(client: Client, found: Findings) -> Findings:
 
 async def _try_likelihood(client: Client, found: Findings) -> Findings:
     trial = dataclasses.replace(found, likelihood="prompt_logprobs")
-    body = wire.likelihood_body(trial, IDS)
+    body = requests.likelihood_body(trial, IDS)
     if await _ask(client, COMPLETIONS, body, lambda data: [wire.read_prompt_logprobs(data, found, IDS, 1)]):
         return trial
     trial = dataclasses.replace(found, likelihood="echo")
-    body = wire.likelihood_body(trial, IDS)
+    body = requests.likelihood_body(trial, IDS)
     # a server that echoes nothing tells of the one token it drew
     return trial if await _ask(client, COMPLETIONS, body, lambda data: [wire.read_echo(data, found, IDS, 1)]) else found
 
@@ -200,7 +200,7 @@ async def _try_seeds(client: Client, found: Findings) -> Findings:
     free = Sampling(temperature=1.0, top_p=1.0, max_tokens=12)
     plain, texts = dataclasses.replace(found, drawn_tokens=False), []
     for seed in (1, 1, 2):
-        make, path = (wire.completion_body, COMPLETIONS) if found.completions else (wire.chat_body, CHAT)
+        make, path = (requests.completion_body, COMPLETIONS) if found.completions else (requests.chat_body, CHAT)
         body = make(plain, SAYING, free) | {"seed": seed}
         drawn = await _ask(client, path, body, lambda data: wire.read_completion(data, plain, ()))
         texts.append(drawn.text if drawn else "")
