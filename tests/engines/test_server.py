@@ -15,6 +15,7 @@ from humpback.engines.answers import AnswerCache
 from humpback.engines.base import ModelRef, Sampling
 from humpback.engines.cache import CachedEngine
 from humpback.engines.server.engine import ServerEngine
+from humpback.engines.server.probe import probe_url
 from humpback.errors import InputError, StageError
 from humpback.prompts import Choice, Continuation, Prompt
 from humpback.recipe import ServerSettings
@@ -338,6 +339,25 @@ def test_the_probe_sees_through_a_server_that_fails_now_and_then(start: Start, o
         shaky = open_engine(start(faults=QUICK_FAULTS, rate=0.15, seed=seed)).findings
         assert shaky.capabilities(knows_tokenizer=True) == calm.capabilities(knows_tokenizer=True)
         assert (shaky.choices, shaky.answers_as) == (calm.choices, NAME)
+
+
+def test_a_damaged_list_of_models_is_asked_for_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = start()
+    good = server._answer
+    spoilt = iter([{}, {"data": []}, {"data": None}])
+
+    def answer(method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return (200, next(spoilt, good(method, path, body)[1])) if path == "/v1/models" else good(method, path, body)
+
+    monkeypatch.setattr(server, "_answer", answer)
+    assert probe_url(ServerSettings(url=server.url)).model == NAME
+
+
+def test_a_server_that_lists_no_model_is_told_so(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = start()
+    monkeypatch.setattr(server, "_answer", lambda *asked: (200, {"data": []}))
+    with pytest.raises(InputError, match="it lists none"):
+        probe_url(ServerSettings(url=server.url))
 
 
 def test_another_tokenizer_than_the_servers_is_refused(start: Start, byte_model: ModelRef, tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ IDS = (40, 41, 42, 43, 44, 45)
 MENU = (46, 47, 48, 49, 50)
 MOST_TOPS = (64, 20, 5, 1)
 """How many top log-probabilities are asked for, until a server grants it."""
-TRIES = 3
+TRIES = 6
+"""Of a request whose reply cannot be read, before that is taken for what the server does."""
 COMPLETIONS, CHAT, BIASED = "/v1/completions", "/v1/chat/completions", "/completion"
 SAYING = "Tell me about rivers."
 
@@ -64,7 +65,10 @@ async def probe(client: Client) -> Findings:
 
 
 async def _find_model(client: Client) -> Findings:
-    reply = await client.look("GET", "/v1/models")
+    for _ in range(TRIES):
+        reply = await client.look("GET", "/v1/models")
+        if reply.status >= 300 or (listed := _listed(reply)):
+            break  # else a damaged reply, or a list that is empty indeed
     listed = _listed(reply)
     names = tuple(str(item["id"]) for item in listed)
     aliases = [alias for item in listed for alias in _strings(item.get("aliases"))]
