@@ -23,7 +23,7 @@ LAYERS = {
     "engines": (*WORDS, *TOOLS, "engines"),
     "training": (*WORDS, *TOOLS, "training"),
     "executor": (*WORDS, *TOOLS),
-    "evaluation": (*WORDS, *TOOLS, "evaluation", "engines.base"),
+    "evaluation": (*WORDS, *TOOLS, "evaluation", "engines.base", "engines.together"),
     "benchmarking": (*WORDS, *TOOLS, "benchmarking", "engines", "evaluation", "report"),
     "stages": (
         *(*WORDS, *TOOLS, "evaluation", "engines.base"),

@@ -37,7 +37,16 @@ from contract_tools import (
     valid_stop,
 )
 
-from humpback.engines.base import ChoiceLogprobs, Completion, Engine, Sampling
+from humpback.engines.base import (
+    ChoiceLogprobs,
+    ChoiceQuestion,
+    Completion,
+    Engine,
+    LoglikelihoodQuestion,
+    Question,
+    Sampling,
+)
+from humpback.engines.together import ask_together
 from humpback.prompts import Continuation, Prompt
 
 __all__ = ["AdapterCase", "EngineContract", "PlainModel", "Reference", "ask", "assert_engines_agree", "continue_with"]
@@ -329,6 +338,38 @@ class EngineContract:
             np.testing.assert_allclose(alone.hidden, expected[1:], atol=tolerance)
             assert (len(one.logprobs), alone.logprobs) == (len(MENU), ())
         assert engine.choice_logprobs(prompts, menu(engine))[0].hidden is None
+
+    def test_questions_of_both_kinds_asked_together_are_answered_as_apart(
+        self, engine: Engine, tolerance: float
+    ) -> None:
+        need(engine, "choice_logprobs", "loglikelihood")
+        prompts, (first, *others) = ask_all(engine), menu(engine)
+        targets = continue_with(engine, ["Yes.", "", "n", "The Nile, the Amazon. " * 6, "Yes."])
+        wholes = [
+            dataclasses.replace(prompt, token_ids=(*prompt.token_ids, *target.token_ids))
+            for prompt, target in zip(prompts, targets, strict=True)
+        ]
+        layers = (1, 2) if "hidden_states" in engine.capabilities else ()
+        groups: list[list[Question]] = [
+            [
+                LoglikelihoodQuestion(prompt=prompt, continuation=target),
+                ChoiceQuestion(prompt=whole, choices=(first,), layers=layers),
+                ChoiceQuestion(prompt=prompt, choices=tuple(others)),
+            ]
+            for prompt, target, whole in zip(prompts, targets, wholes, strict=True)
+        ]
+        groups.insert(1, [])
+        together = ask_together(engine, groups)
+        assert together.pop(1) == []
+        apart = zip(
+            engine.loglikelihood(prompts, targets),
+            engine.choice_logprobs(wholes, (first,), layers),
+            engine.choice_logprobs(prompts, others),
+            strict=True,
+        )
+        for told, known in zip(together, apart, strict=True):
+            for one, other in zip(told, known, strict=True):
+                assert_same(one, other, tolerance)
 
     @pytest.mark.parametrize("name", UNICODE)
     def test_text_of_any_script_reaches_the_model_whole(

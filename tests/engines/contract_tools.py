@@ -153,6 +153,9 @@ def assert_same(one: Answer, other: Answer, tolerance: float) -> None:
     elif isinstance(one, ChoiceLogprobs) and isinstance(other, ChoiceLogprobs):
         assert one.logprobs == pytest.approx(other.logprobs, abs=tolerance)
         assert math.isclose(one.mass, other.mass, abs_tol=tolerance)
+        assert (one.hidden is None) == (other.hidden is None)
+        if one.hidden is not None and other.hidden is not None:
+            np.testing.assert_allclose(one.hidden, other.hidden, atol=max(tolerance, 1e-6) * 10, rtol=1e-3)
     else:
         assert describe(one) == describe(other)
 

@@ -12,10 +12,20 @@ import pytest
 import torch
 from conftest import AdapterFolders, MakeByteModel
 from contract import AdapterCase, EngineContract, PlainModel, assert_engines_agree
+from contract_tools import assert_same
 
 from humpback.engines import hf_base
 from humpback.engines.answers import AnswerCache
-from humpback.engines.base import Completion, Loglikelihood, ModelRef, Sampling
+from humpback.engines.base import (
+    ChoiceLogprobs,
+    ChoiceQuestion,
+    Completion,
+    Loglikelihood,
+    LoglikelihoodQuestion,
+    ModelRef,
+    Question,
+    Sampling,
+)
 from humpback.engines.cache import CachedEngine
 from humpback.engines.drawing import _draw_tokens
 from humpback.engines.hf import HFEngine
@@ -24,6 +34,7 @@ from humpback.engines.hf_model import Reading
 from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.models import hash_model, resolve_adapter
 from humpback.engines.packs import Pack
+from humpback.engines.together import ask_apart
 from humpback.errors import InputError, StageError
 from humpback.prompts import Choice, Continuation, Prompt, Prompts
 
@@ -199,6 +210,103 @@ def test_a_model_that_forgets_its_prefix_does_not_share_it(make_byte_model: Call
     for prompt, answer in zip(asked, together, strict=True):
         expected = plain_logprobs(engine._network.net, prompt.token_ids)[-1, [c.token_id for c in choices]]
         assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+# -- both kinds of question --------------------------------------------------------------------------------------------
+
+
+def begin_alike(engine: HFEngine, prompts: Prompts) -> list[list[Question]]:
+    """Return for each text what scoring asks of a pair: how likely it is as an answer, and its states at two places."""
+    groups: list[list[Question]] = []
+    for text in TEXTS:
+        both = prompts.probe("Say something.", text)
+        assert both is not None
+        likely = LoglikelihoodQuestion(
+            prompt=prompts.answer("Say something.", prompts.both_tags), continuation=prompts.target(text)
+        )
+        end = (prompts.end_of_turn,)
+        groups.append([likely, *(ChoiceQuestion(prompt=prompt, choices=end, layers=(1, 2)) for prompt in both)])
+    return groups
+
+
+def test_what_questions_of_both_kinds_share_is_computed_once(engine: HFEngine, prompts: Prompts) -> None:
+    groups = begin_alike(engine, prompts)
+    longest = [max(question.prompt.token_ids for question in group) for group in groups]
+    engine.choice_logprobs([group[0].prompt for group in groups], ())  # what all share is kept from here on
+    before = engine.totals.tokens_in
+    engine.ask(groups)
+    computed = engine.totals.tokens_in - before
+    assert computed <= sum(map(len, longest))
+    engine.choice_logprobs([question.prompt for group in groups for question in group[1:]], ())
+    assert engine.totals.tokens_in - before - computed >= computed * 0.9  # the probe alone costs as much
+
+
+@pytest.mark.parametrize("how", ["packed", "padded"])
+def test_questions_of_both_kinds_have_their_own_answers(
+    how: str, engine: HFEngine, padding: HFEngine, prompts: Prompts
+) -> None:
+    groups = begin_alike(engine, prompts)
+    for told, apart in zip(
+        (engine if how == "packed" else padding).ask(groups), ask_apart(engine, groups), strict=True
+    ):
+        for one, other in zip(told, apart, strict=True):
+            assert_same(one, other, 1e-4)
+
+
+def test_a_question_that_cannot_be_answered_harms_no_other_kind(engine: HFEngine, prompts: Prompts) -> None:
+    (good, *_), empty = begin_alike(engine, prompts), Prompt(user="", prefill="", text="", token_ids=())
+    bad: list[Question] = [
+        ChoiceQuestion(prompt=empty, choices=(prompts.end_of_turn,), layers=(1,)),
+        LoglikelihoodQuestion(prompt=empty, continuation=prompts.target("x")),
+    ]
+    answers, refused = engine.ask([good, bad])
+    assert [answer.error for answer in answers] == [None] * 3
+    assert [answer.error for answer in refused] == ["the prompt is empty"] * 2
+    assert [type(answer) for answer in refused] == [ChoiceLogprobs, Loglikelihood]
+
+
+def test_answers_asked_together_are_kept_under_the_keys_of_their_own_calls(
+    engine: HFEngine, prompts: Prompts, tmp_path: Path
+) -> None:
+    groups = begin_alike(engine, prompts)
+    cached = CachedEngine(engine, AnswerCache(tmp_path / "answers.sqlite"), batch_tokens=100, batch_rows=3)
+    together = cached.ask(groups)
+    assert cached.totals.cache_hits == 0
+    assert [group.source.call for group in cached.cache.groups()] == ["choice_logprobs", "loglikelihood"]
+    apart = ask_apart(CachedEngine(engine, cached.cache, batch_tokens=100), groups)
+    for told, known in zip(together, apart, strict=True):
+        for one, other in zip(told, known, strict=True):
+            assert one == other
+            if isinstance(one, ChoiceLogprobs) and isinstance(other, ChoiceLogprobs):
+                assert (one.hidden == other.hidden).all()  # type: ignore[union-attr]
+    again = CachedEngine(engine, cached.cache, batch_tokens=100)
+    again.ask(groups)
+    assert again.totals.cache_hits == again.totals.requests == 3 * len(TEXTS)
+    cached.cache.close()
+
+
+def test_a_kill_in_a_call_of_both_kinds_loses_what_is_in_flight_and_no_more(
+    engine: HFEngine, prompts: Prompts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = begin_alike(engine, prompts)
+    cached = CachedEngine(engine, AnswerCache(tmp_path / "answers.sqlite"), batch_tokens=100, batch_rows=3)
+    real, calls = engine._read, 0
+
+    def read(*asked: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return real(*asked)
+
+    monkeypatch.setattr(engine, "_read", read)
+    with pytest.raises(KeyboardInterrupt):
+        cached.ask(groups)
+    monkeypatch.undo()
+    assert len(cached.cache.keys()) == 6  # two groups of three
+    cached.ask(groups)
+    assert cached.totals.cache_hits == 6
+    cached.cache.close()
 
 
 # -- likelihood --------------------------------------------------------------------------------------------------------

@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 from humpback.prompts import Choice, Continuation, Prompt, Tokenizer
 
 __all__ = [
+    "AsksTogether",
     "Capability",
     "ChoiceLogprobs",
+    "ChoiceQuestion",
     "Completion",
     "Engine",
     "EngineTotals",
     "FloatArray",
     "Heard",
     "Loglikelihood",
+    "LoglikelihoodQuestion",
     "ModelRef",
+    "Question",
     "Sampling",
     "TellsAnswers",
     "TellsAttention",
@@ -103,6 +107,26 @@ class Loglikelihood:
     error: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChoiceQuestion:
+    """What `choice_logprobs` is asked of one prompt."""
+
+    prompt: Prompt
+    choices: tuple[Choice, ...]
+    layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoglikelihoodQuestion:
+    """What `loglikelihood` is asked of one prompt."""
+
+    prompt: Prompt
+    continuation: Continuation
+
+
+Question: TypeAlias = ChoiceQuestion | LoglikelihoodQuestion
+
+
 @dataclass(kw_only=True)
 class EngineTotals:
     """What an engine has computed since it was opened."""
@@ -165,6 +189,15 @@ class TellsAttention(Protocol):
 
     attention: str
     """In plain words; "" until the model is loaded."""
+
+
+@runtime_checkable
+class AsksTogether(Protocol):
+    """An engine that computes once what questions of both kinds have in common at their start."""
+
+    def ask(self, groups: Sequence[Sequence[Question]]) -> list[list[ChoiceLogprobs | Loglikelihood]]:
+        """Return the answers to each group's questions, in order. Questions of a group are those that begin alike."""
+        ...
 
 
 class Engine(Protocol):

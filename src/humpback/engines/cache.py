@@ -16,18 +16,22 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from humpback.engines.answers import AnswerCache, Source
 from humpback.engines.base import (
+    AsksTogether,
     Capability,
     ChoiceLogprobs,
+    ChoiceQuestion,
     Completion,
     Engine,
     EngineTotals,
     Heard,
     Loglikelihood,
     ModelRef,
+    Question,
     Sampling,
     TellsAnswers,
     TellsAttention,
@@ -35,6 +39,7 @@ from humpback.engines.base import (
 )
 from humpback.engines.batching import kept_cost, plan_batches
 from humpback.engines.packing import CHOICES, COMPLETIONS, LIKELIHOODS, Packing, pack_ids
+from humpback.engines.together import ask_apart, regroup
 from humpback.prompts import Choice, Continuation, Prompt, Tokenizer
 
 if TYPE_CHECKING:
@@ -105,21 +110,36 @@ class CachedEngine:
                 )
 
         return self._answer(
-            COMPLETIONS,
+            [COMPLETIONS] * len(prompts),
             keys,
             lengths,
             lambda rows: self.inner.generate([prompts[i] for i in rows], sampling),
             keep_own,
         )
 
+    def ask(self, groups: Sequence[Sequence[Question]]) -> list[list[ChoiceLogprobs | Loglikelihood]]:
+        """Return the kept answers to questions of both kinds, and ask for the others, a group's together."""
+        inner = self.inner
+        if not isinstance(inner, AsksTogether):
+            return ask_apart(self, groups)
+        questions = list(chain.from_iterable(groups))
+        places = iter(range(len(questions)))
+        answers: list[Any] = self._answer(
+            [CHOICES if isinstance(question, ChoiceQuestion) else LIKELIHOODS for question in questions],
+            [self._find_key(question) for question in questions],
+            [_count_tokens(question) for question in questions],
+            lambda rows: inner.ask([[questions[i] for i in rows]])[0],
+            units=[list(islice(places, len(group))) for group in groups],
+        )
+        return regroup(iter(answers), groups)
+
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
     ) -> list[ChoiceLogprobs]:
         """Return the kept answers, and ask for the others."""
-        menu = json.dumps([[choice.token_id for choice in choices], list(layers)])
-        head = self._begin_key("choice_logprobs", menu)
+        head = self._begin_choices(choices, layers)
         return self._answer(
-            CHOICES,
+            [CHOICES] * len(prompts),
             [_key(head, p.token_ids) for p in prompts],
             [len(p.token_ids) for p in prompts],
             lambda rows: self.inner.choice_logprobs([prompts[i] for i in rows], choices, layers),
@@ -130,7 +150,7 @@ class CachedEngine:
         head = self._begin_key("loglikelihood", "")
         asked = list(zip(prompts, continuations, strict=True))
         return self._answer(
-            LIKELIHOODS,
+            [LIKELIHOODS] * len(asked),
             [_key(head, p.token_ids, c.token_ids) for p, c in asked],
             [len(p.token_ids) + len(c.token_ids) for p, c in asked],
             lambda rows: self.inner.loglikelihood([prompts[i] for i in rows], [continuations[i] for i in rows]),
@@ -141,20 +161,35 @@ class CachedEngine:
         self.inner.close()
         self.cache.close()
 
+    def _find_key(self, question: Question) -> bytes:
+        prompt = question.prompt.token_ids
+        if isinstance(question, ChoiceQuestion):
+            return _key(self._begin_choices(question.choices, question.layers), prompt)
+        return _key(self._begin_key("loglikelihood", ""), prompt, question.continuation.token_ids)
+
+    def _begin_choices(self, choices: Sequence[Choice], layers: Sequence[int]) -> _Hash:
+        menu = json.dumps([[choice.token_id for choice in choices], list(layers)])
+        return self._begin_key("choice_logprobs", menu)
+
     def _begin_key(self, call: Capability, settings: str) -> _Hash:
         """Begin the keys of one call with what all of its rows share."""
         return hashlib.sha256(json.dumps([call, self.inner.model.content_hash, settings]).encode())
 
     def _answer(
         self,
-        packing: Packing[Answer],
+        packings: Sequence[Packing[Answer]],
         keys: Sequence[bytes],
         lengths: Sequence[int],
         ask: Callable[[list[int]], list[Answer]],
         also: Callable[[int, Answer], None] | None = None,
+        units: Sequence[Sequence[int]] = (),
     ) -> list[Answer]:
-        """Return all answers; `also` hears of each fresh one's row and answer, to keep what else it tells."""
-        answers = {key: packing.unpack(data) for key, data in self.cache.get(list(dict.fromkeys(keys))).items()}
+        """Return all answers; `also` hears of each fresh one's row and answer, to keep what else it tells.
+
+        `units` are rows that are asked in one batch, for they begin alike; by default each row is its own.
+        """
+        known = dict(zip(keys, packings, strict=True))
+        answers = {key: known[key].unpack(data) for key, data in self.cache.get(list(known)).items()}
         first_row: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             if key not in answers:
@@ -163,17 +198,23 @@ class CachedEngine:
         if hits := len(keys) - len(missing):
             self._count(EngineTotals(requests=hits, cache_hits=hits), work=hits)
         whole = sum(lengths[row] for row in missing)
-        for batch in plan_batches([lengths[row] for row in missing], self.batch_tokens, self.batch_rows):
-            rows = [missing[index] for index in batch]
+        asked = set(missing)
+        open_units = [left for unit in units or ([row] for row in missing) if (left := asked.intersection(unit))]
+        longest = [max(lengths[row] for row in unit) for unit in open_units]
+        # of rows that begin alike the longest is nearly all that is computed
+        most = max(self.batch_rows // max(map(len, units), default=1), 1)
+        for batch in plan_batches(longest, self.batch_tokens, most):
+            rows = [row for index in batch for row in sorted(open_units[index])]
             part = len(missing) * sum(lengths[row] for row in rows) / max(whole, 1)
             own = [keys[row] for row in rows]
-            fresh = self._ask(packing, own, functools.partial(ask, rows), work=part, also=_of_rows(also, rows))
+            kinds = [packings[row] for row in rows]
+            fresh = self._ask(kinds, own, functools.partial(ask, rows), work=part, also=_of_rows(also, rows))
             answers.update((keys[row], answer) for row, answer in zip(rows, fresh, strict=True))
         return [answers[key] for key in keys]
 
     def _ask(
         self,
-        packing: Packing[Answer],
+        packings: Sequence[Packing[Answer]],
         keys: list[bytes],
         ask: Callable[[], list[Answer]],
         *,
@@ -181,22 +222,22 @@ class CachedEngine:
         also: Callable[[int, Answer], None],
     ) -> list[Answer]:
         """Ask the engine and keep what it answers: each answer as it comes where the engine tells it, else all at the end."""
-        source = Source(self.inner.model.content_hash, packing.call)
         kept: dict[int, bytes] = {}
 
         def store(answers: Iterable[tuple[int, Any]]) -> None:
             # an error is no answer: it is not stored, so that a resumed run asks again
             fine = [(index, answer) for index, answer in answers if not answer.error]
-            packed = {index: packing.pack(answer) for index, answer in fine}
-            if packed:
-                self.cache.put(source, [(keys[index], data) for index, data in packed.items()])
+            packed = {index: packings[index].pack(answer) for index, answer in fine}
+            for call in {packings[index].call for index in packed}:
+                items = [(keys[index], data) for index, data in packed.items() if packings[index].call == call]
+                self.cache.put(Source(self.inner.model.content_hash, call), items)
             kept.update(packed)
             for index, answer in fine:
                 also(index, answer)
 
         def as_kept(answers: list[Answer]) -> list[Answer]:
             # hidden states are rounded where they are kept: a run that was killed must go on with what one that was not has
-            return [packing.unpack(kept[i]) if i in kept else answer for i, answer in enumerate(answers)]
+            return [packings[i].unpack(kept[i]) if i in kept else answer for i, answer in enumerate(answers)]
 
         if isinstance(self.inner, TellsAnswers):
             self.inner.on_answer = lambda index, answer: store([(index, answer)])
@@ -221,6 +262,11 @@ class CachedEngine:
         self.totals.add(used)
         if self.on_answers:
             self.on_answers(Heard(totals=used, work=work))
+
+
+def _count_tokens(question: Question) -> int:
+    target = () if isinstance(question, ChoiceQuestion) else question.continuation.token_ids
+    return len(question.prompt.token_ids) + len(target)
 
 
 def _of_rows(also: Callable[[int, Answer], None] | None, rows: Sequence[int]) -> Callable[[int, Answer], None]:

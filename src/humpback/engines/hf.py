@@ -12,29 +12,34 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from humpback.engines.base import (
     Capability,
     ChoiceLogprobs,
+    ChoiceQuestion,
     Completion,
     EngineTotals,
     Loglikelihood,
+    LoglikelihoodQuestion,
     ModelRef,
+    Question,
     Sampling,
 )
 from humpback.engines.batching import kept_cost, plan_batches
-from humpback.engines.drawing import NOT_FINITE, Draw
+from humpback.engines.drawing import Draw
 from humpback.engines.hf_answering import A, Plan, answer_all
 from humpback.engines.hf_format import choose_format, find_device
 from humpback.engines.hf_generate import Grower, generate_padded
 from humpback.engines.hf_limits import Allowance
 from humpback.engines.hf_model import Network, Reading
 from humpback.engines.hf_prefixes import Prefixes
-from humpback.engines.hf_reading import read_choices, sum_logprobs
+from humpback.engines.hf_reading import feed, list_layers, read_answers, refuse
 from humpback.engines.hf_tokenizer import HFTokenizer, first_line
 from humpback.engines.packs import Row, build_pack, plan_packs
+from humpback.engines.together import regroup
 from humpback.errors import InputError, StageError
 from humpback.memory import lacks_memory
 from humpback.prompts import Choice, Continuation, Prompt
@@ -88,7 +93,7 @@ class HFEngine:
         """Draw one completion per prompt. A row's draw depends on its prompt's seed, not on its batch."""
         asked = [p.token_ids for p in prompts]
 
-        def refuse(error: str) -> Completion:
+        def fail(error: str) -> Completion:
             return Completion(text="", tokens=0, finish="error", error=error)
 
         def plan(rows: list[int]) -> list[list[int]]:
@@ -104,60 +109,50 @@ class HFEngine:
 
         errors = [self._find_error(row, room=sampling.max_tokens) for row in asked]
         prefix = self._share([row for row, error in zip(asked, errors, strict=True) if not error])
-        refused = [refuse(e) if e else None for e in errors]
-        return self._answer(refused, plan, compute, refuse, tells=not self._network.packs)
+        refused = [fail(e) if e else None for e in errors]
+        return self._answer(refused, plan, compute, lambda _, error: fail(error), tells=not self._network.packs)
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[Choice], layers: Sequence[int] = ()
     ) -> list[ChoiceLogprobs]:
         """Return log P of each choice as the token that follows each prompt, and the hidden states there."""
-        choice_ids = [choice.token_id for choice in choices]
-        asked = [p.token_ids for p in prompts]
-        if wrong := [layer for layer in layers if not 0 <= layer <= self._network.layers]:
-            raise InputError(f"layers={wrong} are outside 0 to {self._network.layers}, the layers of {self.model.path}")
-
-        def refuse(error: str) -> ChoiceLogprobs:
-            return ChoiceLogprobs(logprobs=(), mass=0.0, error=error)
-
-        def compute(rows: list[int]) -> list[ChoiceLogprobs]:
-            fed = [asked[i] for i in rows]
-            reading, places = self._read(fed, [len(row) - bool(choice_ids) for row in fed], prefix, layers)
-            logprobs_N_C = reading.logits_N_V.float().log_softmax(-1)[:, choice_ids].tolist()
-            states = reading.states_B_L_W.cpu().numpy() if layers else [None] * len(rows)
-            found = [logprobs_N_C[own[0]] if own else [] for own in places]
-            answers = [read_choices(choice_ids, *both) for both in zip(found, states, strict=True)]
-            return [answer or refuse(NOT_FINITE) for answer in answers]
-
-        errors = [self._find_error(row, answer=choice_ids, room=0) for row in asked]
-        prefix = self._share([row for row, error in zip(asked, errors, strict=True) if not error])
-        plan = self._plan(asked, prefix, heads=[bool(choice_ids)] * len(asked))
-        return self._answer([refuse(e) if e else None for e in errors], plan, compute, refuse)
+        menu, read = tuple(choices), tuple(layers)
+        return self._ask([ChoiceQuestion(prompt=prompt, choices=menu, layers=read) for prompt in prompts])
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> list[Loglikelihood]:
         """Return log p(continuations[i] given prompts[i])."""
-        asked = [(p.token_ids, c.token_ids) for p, c in zip(prompts, continuations, strict=True)]
-        # the last token predicts nothing that is asked, so it is not fed
-        fed = [(*prompt, *target[:-1]) for prompt, target in asked]
+        asked = zip(prompts, continuations, strict=True)
+        return self._ask([LoglikelihoodQuestion(prompt=p, continuation=c) for p, c in asked])
 
-        def refuse(error: str) -> Loglikelihood:
-            return Loglikelihood(logprob=0.0, tokens=0, error=error)
+    def ask(self, groups: Sequence[Sequence[Question]]) -> list[list[ChoiceLogprobs | Loglikelihood]]:
+        """Return the answers to questions of both kinds, from as few passes as hold what they do not share."""
+        return regroup(iter(self._ask(list(chain.from_iterable(groups)))), groups)
 
-        def compute(rows: list[int]) -> list[Loglikelihood]:
-            targets = [asked[i][1] for i in rows]
-            reading, places = self._read([fed[i] for i in rows], [len(asked[i][0]) - 1 for i in rows], prefix)
-            values = sum_logprobs(reading.logits_N_V, places, targets, at_once=self._allowed.limits.positions)
-            return [
-                Loglikelihood(logprob=value, tokens=len(target)) if math.isfinite(value) else refuse(NOT_FINITE)
-                for value, target in zip(values, targets, strict=True)
-            ]
+    def _ask(self, questions: Sequence[Question]) -> list[Any]:
+        layers = list_layers(questions)
+        if wrong := [layer for layer in layers if not 0 <= layer <= self._network.layers]:
+            raise InputError(f"layers={wrong} are outside 0 to {self._network.layers}, the layers of {self.model.path}")
+        fed = [feed(question) for question in questions]
 
-        ready: list[Loglikelihood | None] = []
-        for prompt, target in asked:
-            error = self._find_error(prompt, answer=target, room=len(target))
-            ready.append(refuse(error) if error else None if target else Loglikelihood(logprob=0.0, tokens=0))
-        prefix = self._share([p for (p, _), known in zip(asked, ready, strict=True) if known is None])
-        plan = self._plan(fed, prefix, heads=[len(target) for _, target in asked])
-        return self._answer(ready, plan, compute, refuse)
+        def compute(rows: list[int]) -> list[ChoiceLogprobs | Loglikelihood]:
+            reading, places = self._read([fed[i][0] for i in rows], [fed[i][1] for i in rows], prefix, layers)
+            asked = [questions[i] for i in rows]
+            return read_answers(asked, reading, places, layers, at_once=self._allowed.limits.positions)
+
+        ready = [self._answer_at_once(question) for question in questions]
+        prefix = self._share([q.prompt.token_ids for q, known in zip(questions, ready, strict=True) if known is None])
+        return self._answer(ready, self._plan(fed, prefix), compute, lambda row, error: refuse(questions[row], error))
+
+    def _answer_at_once(self, question: Question) -> ChoiceLogprobs | Loglikelihood | None:
+        """Return the answer to what cannot be computed, or need not be."""
+        prompt = question.prompt.token_ids
+        if isinstance(question, ChoiceQuestion):
+            error = self._find_error(prompt, answer=[choice.token_id for choice in question.choices], room=0)
+            return refuse(question, error) if error else None
+        target = question.continuation.token_ids
+        if error := self._find_error(prompt, answer=target, room=len(target)):
+            return refuse(question, error)
+        return None if target else Loglikelihood(logprob=0.0, tokens=0)
 
     def close(self) -> None:
         """Free the model's memory, unless another engine uses it. The engine opens again by itself when asked."""
@@ -256,22 +251,25 @@ class HFEngine:
         self.totals.tokens_out += sum(map(len, draw.tokens))
         return [draw.completion(row) for row in range(len(rows))]
 
-    def _plan(self, rows: Sequence[Row], prefix: Row, heads: Sequence[int]) -> Plan:
-        """Return how to batch rows, `heads` of whose positions need logits."""
+    def _plan(self, fed: Sequence[tuple[Row, int]], prefix: Row) -> Plan:
+        """Return how to batch rows, each with the first of its positions that need logits."""
+        rows, heads = [row for row, _ in fed], [len(row) - first for row, first in fed]
         logits = int(self._allowed.limits.logits_bytes / (self._network.head_width * 4))
 
         def plan(open_rows: list[int]) -> list[list[int]]:
-            chosen, own_heads = [rows[i] for i in open_rows], [heads[i] for i in open_rows]
             budget = self._allowed.batch_tokens
             if self._network.packs:
+                chosen, own_heads = [rows[i] for i in open_rows], [heads[i] for i in open_rows]
                 batches = plan_packs(
                     chosen, token_budget=budget, skipped=len(prefix), heads=own_heads, head_budget=logits
                 )
-            else:
-                # as if each token with logits were so many tokens
-                costs = (math.ceil(own * budget / logits) for own in own_heads)
-                batches = plan_batches([max(len(row), cost) for row, cost in zip(chosen, costs, strict=True)], budget)
-            return [[open_rows[i] for i in batch] for batch in batches]
+                return [[open_rows[i] for i in batch] for batch in batches]
+            # padded rows get as many logits as the one that needs most; each counts as so many tokens
+            costs = [max(len(row), math.ceil(own * budget / logits)) for row, own in zip(rows, heads, strict=True)]
+            kinds = [[i for i in open_rows if heads[i] <= 1], [i for i in open_rows if heads[i] > 1]]
+            return [
+                [kind[i] for i in batch] for kind in kinds for batch in plan_batches([costs[i] for i in kind], budget)
+            ]
 
         return plan
 
@@ -280,7 +278,7 @@ class HFEngine:
         ready: Sequence[A | None],
         plan: Plan,
         compute: Callable[[list[int]], list[A]],
-        refuse: Callable[[str], A],
+        refuse: Callable[[int, str], A],
         *,
         tells: bool = True,
     ) -> list[A]:

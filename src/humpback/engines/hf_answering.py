@@ -28,7 +28,7 @@ def answer_all(
     ready: Sequence[A | None],
     plan: Plan,
     compute: Callable[[list[int]], list[A]],
-    refuse: Callable[[str], A],
+    refuse: Callable[[int, str], A],
     *,
     allowed: Allowance,
     tell: Callable[[int, A], None],
@@ -54,7 +54,7 @@ def answer_all(
         # here and not above: there the traceback still holds the tensors
         if len(rows) == 1:
             allowed.release()
-            answers[rows[0]] = refuse(NO_MEMORY)
+            answers[rows[0]] = refuse(rows[0], NO_MEMORY)
             continue
         allowed.shrink()
         waiting = deque(half for batch in (rows, *waiting) for half in _halves(batch))

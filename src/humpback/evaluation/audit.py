@@ -19,9 +19,9 @@ from humpback.evaluation.folds import make_folds
 from humpback.evaluation.judge import CLASSES, Evidence, Judge, choose_settings, cross_judge, fit_judge
 from humpback.evaluation.learning import Floats, Projection, log_odds, word_counts
 from humpback.evaluation.precision import OperatingPoint, measure_operating_points
-from humpback.evaluation.probe import States, list_layers, read_states
+from humpback.evaluation.probe import States, list_layers
 from humpback.evaluation.raters import Missing, Raters
-from humpback.evaluation.signals import SIGNALS, SignalScores, compute_signals, find_error
+from humpback.evaluation.signals import SIGNALS, SignalScores, find_error, measure_pairs
 from humpback.evaluation.stats import Interval, bootstrap_kinds, compare_all
 from humpback.recipe import MIN_PAIRS
 from humpback.records import Pair
@@ -144,14 +144,13 @@ def _measure(
 ) -> list[Measured]:
     """Return every row's scores, and the hidden states a probe will be fitted on where one will be."""
     texts = [row.text for row in corrupted]
-    scored = compute_signals(texts, [name for name in names if not SIGNALS[name].fitted], raters)
-    if not with_states:
-        return [(row, None) for row in scored]
-    states = read_states(texts, raters, list_layers(raters.model.model))
+    layers = list_layers(raters.model.model) if with_states else ()
+    asked = [name for name in names if not SIGNALS[name].fitted]
+    scored, states = measure_pairs(texts, asked, raters, layers=layers)
     for row, state in zip(scored, states, strict=True):
         if isinstance(state, Missing):
             row.missing["probe"] = state
-        else:
+        elif state is not None:
             row.scores["end_logprob"] = state.end_logprob
     return [(row, None if isinstance(state, Missing) else state) for row, state in zip(scored, states, strict=True)]
 

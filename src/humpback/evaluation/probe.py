@@ -1,8 +1,8 @@
 """The probe: a linear model on hidden states of M_t that reads quality where the model's own rating is blind.
 
-In: pairs. Out: for each pair the states at two places of one text, the end of the answer and the end of a question about it
-(`Prompts.probe`), and from them, by a model fitted on the audit's pairs, the log-odds that a pair is as it should be, against
-each way in which it may be spoilt. Refitted for each M_t: the states of one model mean nothing to another.
+In: for each pair the states at two places of one text, the end of the answer and the end of a question about it
+(`Prompts.probe`; `forward.py` reads them). Out: by a model fitted on the audit's pairs, the log-odds that a pair is as it should
+be, against each way in which it may be spoilt. Refitted for each M_t: the states of one model mean nothing to another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 
 from humpback.engines.base import FloatArray, ModelRef
 from humpback.evaluation.learning import Floats, Labels, LinearModel, Mask, Projection, log_odds
-from humpback.evaluation.raters import ENGINE_ERROR, InstructionResponse, Missing, Raters
 from humpback.evaluation.stats import auc
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "cross_read",
     "fit_probe",
     "list_layers",
-    "read_states",
 ]
 
 PREFIX = "probe_"
@@ -82,25 +80,6 @@ def list_layers(model: ModelRef) -> tuple[int, ...]:
     data = json.loads(config.read_bytes()) if config.exists() else {}
     depth = int(data.get("num_hidden_layers") or data.get("text_config", {}).get("num_hidden_layers") or 4)
     return tuple(dict.fromkeys(max(1, round(share * depth)) for share in DEPTHS))
-
-
-def read_states(pairs: Sequence[InstructionResponse], raters: Raters, layers: Sequence[int]) -> list[States | Missing]:
-    """Return what a probe needs of each pair. Both prompts go out in one call: the second is the first and a little more."""
-    prompts = [raters.prompts.probe(pair.instruction, pair.response) for pair in pairs]
-    asked = [prompt for both in prompts if both is not None for prompt in both]
-    answers = iter(raters.model.choice_logprobs(asked, [raters.prompts.end_of_turn], tuple(layers)))
-    states: list[States | Missing] = []
-    for both in prompts:
-        if both is None:
-            states.append(Missing(f"too_long: the pair and the question exceed {raters.prompts.max_tokens} tokens"))
-            continue
-        end, question = next(answers), next(answers)
-        error = end.error or question.error
-        if error or end.hidden is None or question.hidden is None:
-            states.append(Missing(f"{ENGINE_ERROR}: {error or 'no hidden states'}", failed=True))
-        else:
-            states.append(States(np.stack([end.hidden, question.hidden]), end.logprobs[0]))
-    return states
 
 
 def choose_setting(states: Sequence[States], classes: Labels, folds: Labels) -> Setting:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from humpback.engines.base import Completion, Engine, Sampling
+from humpback.evaluation.forward import read_forward
 from humpback.evaluation.instructions import copied_share, words_of
 from humpback.evaluation.raters import InstructionResponse, Missing, Raters
 from humpback.evaluation.signals import forward_lift
@@ -104,7 +105,8 @@ def measure_rewrite(row: Scored, text: str) -> dict[str, float]:
 
 def measure_lifts(pairs: Sequence[InstructionResponse], raters: Raters) -> list[float | None]:
     """Return the forward lift of each pair, None where it has none."""
-    return [None if isinstance(value, Missing) else value["forward_lift"] for value in forward_lift(pairs, raters)]
+    values = forward_lift(read_forward(pairs, raters, likelihoods=True))
+    return [None if isinstance(value, Missing) else value["forward_lift"] for value in values]
 
 
 def find_fallback(row: Scored, text: str, measures: Mapping[str, float], settings: RewriteSettings) -> str | None:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from humpback.engines.base import Capability, Loglikelihood
+from humpback.engines.base import Capability
 from humpback.evaluation.calibration import P_GOOD
-from humpback.evaluation.probe import read_states
+from humpback.evaluation.forward import ForwardReading, Likelihoods, find_missing, read_forward
+from humpback.evaluation.probe import States
 from humpback.evaluation.raters import ENGINE_ERROR, InstructionResponse, Missing, Raters, Values
 from humpback.evaluation.rating import rating, sampled_rating
 from humpback.evaluation.textsignals import TextPair, find_faults
@@ -29,6 +30,7 @@ __all__ = [
     "compute_signals",
     "count_calls",
     "find_error",
+    "measure_pairs",
 ]
 
 
@@ -40,11 +42,20 @@ class SignalScores:
     missing: dict[str, Missing]
 
 
+class Measuring(NamedTuple):
+    """What a signal is computed from."""
+
+    pairs: Sequence[InstructionResponse]
+    raters: Raters
+    readings: Sequence[ForwardReading]
+    """What M_(t-1) told of each pair, for the signals that are read from it; empty where none is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SignalKind:
     """One signal: how to compute it, who must be able to do what, and what it costs."""
 
-    compute: Callable[[Sequence[InstructionResponse], Raters], list[Values | Missing]]
+    compute: Callable[[Measuring], list[Values | Missing]]
     needs: Capability | None
     """None for a signal that asks no model."""
     cost: str
@@ -59,6 +70,8 @@ class SignalKind:
     """Whether it is drawn `score.samples` times per pair."""
     better: Literal["higher", "lower"] = "higher"
     """Which end of it good pairs have."""
+    compares: bool = False
+    """Whether it compares the likelihoods of a response, which are read together with the probe's states (`forward.py`)."""
     fitted: bool = False
     """Whether it is learnt from the audit, so that it has no value where that was too small."""
 
@@ -77,9 +90,20 @@ def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], 
 
     An engine's error in a signal that P(good) is made of leaves it out: the pair is not known, however good its other scores.
     """
+    fitted = raters.judge.probe if raters.judge and "probe" in names else None
+    return measure_pairs(pairs, names, raters, layers=fitted.layers if fitted else ())[0]
+
+
+def measure_pairs(
+    pairs: Sequence[InstructionResponse], names: Sequence[str], raters: Raters, *, layers: Sequence[int]
+) -> tuple[list[SignalScores], list[States | Missing | None]]:
+    """Return the scores of each pair, and the hidden states of `layers`, read in the same passes; None where none is named."""
+    likelihoods = any(SIGNALS[name].compares for name in names)
+    readings = read_forward(pairs, raters, likelihoods=likelihoods, layers=layers) if likelihoods or layers else []
+    measuring = Measuring(pairs, raters, readings)
     rows = [SignalScores(scores={}, missing={}) for _ in pairs]
     for name in names:
-        for row, value in zip(rows, SIGNALS[name].compute(pairs, raters), strict=True):
+        for row, value in zip(rows, SIGNALS[name].compute(measuring), strict=True):
             if isinstance(value, Missing):
                 row.missing[name] = value
                 row.scores.update(value.counts)
@@ -94,7 +118,7 @@ def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], 
                 row.missing[P_GOOD] = Missing("no_signal: none of the signals has a value")
             else:
                 row.scores[P_GOOD] = p_good
-    return rows
+    return rows, [reading.states for reading in readings] or [None] * len(pairs)
 
 
 def find_error(missing: Mapping[str, Missing], columns: Sequence[str]) -> Missing | None:
@@ -108,12 +132,12 @@ def backward_lift(pairs: Sequence[InstructionResponse], raters: Raters) -> list[
     given = raters.backward.loglikelihood([prompts.backward(pair.response) for pair in pairs], targets)
     alone = raters.backward.loglikelihood([prompts.backward("")] * len(pairs), targets)
     return [
-        _find_missing(*both) or {"backward_lift": (both[0].logprob - both[1].logprob) / both[0].tokens}
+        find_missing(*both) or {"backward_lift": (both[0].logprob - both[1].logprob) / both[0].tokens}
         for both in zip(given, alone, strict=True)
     ]
 
 
-def forward_lift(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
+def forward_lift(readings: Sequence[ForwardReading]) -> list[Values | Missing]:
     """(log p(y given x) - log p(y)) per token of y under M_(t-1); p(y) is asked after an empty instruction, same tags.
 
     `response_logprob` is log p(y given x) per token.
@@ -125,11 +149,11 @@ def forward_lift(pairs: Sequence[InstructionResponse], raters: Raters) -> list[V
             "forward_lift": (both.given.logprob - both.alone.logprob) / both.given.tokens,
             "response_logprob": both.given.logprob / both.given.tokens,
         }
-        for both in _forward(pairs, raters)
+        for both in _compare(readings)
     ]
 
 
-def ifd(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
+def ifd(readings: Sequence[ForwardReading]) -> list[Values | Missing]:
     """Instruction-following difficulty: log p(y given x) / log p(y), how much of the response's surprise the instruction leaves.
 
     Near 0 the instruction says it all, from 1 on it does not help (arXiv 2308.12032). Its two questions are `forward_lift`'s.
@@ -140,40 +164,24 @@ def ifd(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | M
         else {"ifd": both.given.logprob / both.alone.logprob}
         if both.alone.logprob
         else Missing("certain: the response is no surprise on its own")
-        for both in _forward(pairs, raters)
+        for both in _compare(readings)
     ]
 
 
-def probe(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
+def probe(measuring: Measuring) -> list[Values | Missing]:
     """What the audit's probe reads in M_(t-1)'s hidden states: log-odds that the pair is as it should be, over all and by kind."""
-    fitted = raters.judge.probe if raters.judge else None
-    if fitted is None:
-        return [Missing("not_fitted: the audit of this model fitted no probe")] * len(pairs)
-    states = read_states(pairs, raters, fitted.layers)
-    read = iter(fitted.read([state for state in states if not isinstance(state, Missing)]))
+    judge = measuring.raters.judge
+    if judge is None or judge.probe is None:
+        return [Missing("not_fitted: the audit of this model fitted no probe")] * len(measuring.pairs)
+    states = [reading.states for reading in measuring.readings if reading.states is not None]
+    read = iter(judge.probe.read([state for state in states if not isinstance(state, Missing)]))
     return [
         state if isinstance(state, Missing) else {**next(read), "end_logprob": state.end_logprob} for state in states
     ]
 
 
-class _Forward(NamedTuple):
-    given: Loglikelihood
-    alone: Loglikelihood
-
-
-def _forward(pairs: Sequence[InstructionResponse], raters: Raters) -> list[_Forward | Missing]:
-    prompts, targets = raters.prompts, [raters.prompts.target(pair.response) for pair in pairs]
-    tags = prompts.both_tags
-    given = raters.model.loglikelihood([prompts.answer(pair.instruction, tags) for pair in pairs], targets)
-    alone = raters.model.loglikelihood([prompts.answer("", tags)] * len(pairs), targets)
-    return [_find_missing(*both) or _Forward(*both) for both in zip(given, alone, strict=True)]
-
-
-def _find_missing(given: Loglikelihood, alone: Loglikelihood) -> Missing | None:
-    error = given.error or alone.error
-    if error:
-        return Missing(f"{ENGINE_ERROR}: {error}", failed=True)
-    return Missing("empty: no tokens") if given.tokens == 0 else None
+def _compare(readings: Sequence[ForwardReading]) -> list[Likelihoods | Missing]:
+    return [reading.likelihoods for reading in readings if reading.likelihoods is not None]
 
 
 def text(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | Missing]:
@@ -193,7 +201,7 @@ def text(pairs: Sequence[InstructionResponse], raters: Raters) -> list[Values | 
 
 SIGNALS: Mapping[str, SignalKind] = {
     "rating": SignalKind(
-        compute=rating,
+        compute=lambda m: rating(m.pairs, m.raters),
         needs="choice_logprobs",
         cost="instruction + response (the rubric once per batch)",
         calls=1,
@@ -201,7 +209,7 @@ SIGNALS: Mapping[str, SignalKind] = {
         has_scale=True,
     ),
     "sampled_rating": SignalKind(
-        compute=sampled_rating,
+        compute=lambda m: sampled_rating(m.pairs, m.raters),
         needs="generate",
         cost="score.samples x (rubric + instruction + response, and a reply of up to score.reasoning_tokens drawn one by one); "
         "once more the prompt and the reply where a reply has no verdict",
@@ -211,30 +219,37 @@ SIGNALS: Mapping[str, SignalKind] = {
         sampled=True,
     ),
     "backward_lift": SignalKind(
-        compute=backward_lift,
+        compute=lambda m: backward_lift(m.pairs, m.raters),
         needs="loglikelihood",
         cost="response + 2 x instruction, under the backward model",
         calls=2,
         iterates=False,
     ),
     "forward_lift": SignalKind(
-        compute=forward_lift, needs="loglikelihood", cost="instruction + 2 x response", calls=2, iterates=True
+        compute=lambda m: forward_lift(m.readings),
+        needs="loglikelihood",
+        cost="instruction + 2 x response",
+        calls=2,
+        iterates=True,
+        compares=True,
     ),
     "ifd": SignalKind(
-        compute=ifd,
+        compute=lambda m: ifd(m.readings),
         needs="loglikelihood",
         cost="nothing beside forward_lift, whose answers it takes; alone, instruction + 2 x response",
         calls=2,
         iterates=True,
         better="lower",
+        compares=True,
     ),
     "probe": SignalKind(
         compute=probe,
         needs="hidden_states",
-        cost="instruction + response + a short question, in one pass where the engine shares what prompts share, else twice",
+        cost="a short question beside forward_lift, in whose pass it is read; alone, instruction + response + that question; "
+        "where an engine cannot share what prompts have in common, 2 x (instruction + response)",
         calls=2,
         iterates=True,
         fitted=True,
     ),
-    "text": SignalKind(compute=text, needs=None, cost="none", calls=0, iterates=False),
+    "text": SignalKind(compute=lambda m: text(m.pairs, m.raters), needs=None, cost="none", calls=0, iterates=False),
 }
