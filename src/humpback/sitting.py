@@ -63,6 +63,11 @@ class Shelf(Protocol):
         """Put the stage of this identity into `folder`, complete; return whose it was, or None when there is none."""
         ...
 
+    @property
+    def folder(self) -> Path:
+        """The folder that these runs have in common: what one of them decides is kept there for all."""
+        ...
+
 
 class Sitting:
     """A run being worked on, bound to its recipe and folder."""
@@ -99,7 +104,10 @@ class Sitting:
             seed_tag=recipe.prompts.seed_tag,
             web_tag=recipe.prompts.web_tag,
         )
-        self.dtype, self.dtype_told = decide_numbers(runtime, run_dir.path)
+        self.decisions = (
+            shelf.folder if shelf else run_dir.path
+        )  # models that are compared compute in one number format
+        self.dtype, self.dtype_told = decide_numbers(runtime, self.decisions)
         engine = self.engines.get(self.spec(self.base))
         try:
             self.prompts = self.prompt_spec.bind(engine)

@@ -15,10 +15,11 @@ from tiny import Row, make_rows, make_spec, metrics_of, same_weights
 
 from humpback.errors import InputError, MissingDependencyError, StorageError
 from humpback.formats import Chosen
+from humpback.recipe import Recipe
 from humpback.training import launch
 from humpback.training.checkpoints import publish_checkpoint
 from humpback.training.rows import check_fit, read_rows
-from humpback.training.spec import TrainSpec
+from humpback.training.spec import LESS_MEMORY, TrainSpec
 
 pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings("default")  # trl and its neighbours warn about themselves
@@ -212,3 +213,18 @@ def test_more_processes_than_gpus_and_a_model_split_over_cpus_are_refused(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match="processes=3, but torch sees 2 CUDA devices"):
         run(make_spec(tmp_path, base, processes=3, device="cuda"))
+
+
+def test_what_needs_less_memory_is_said_by_keys_that_can_be_set() -> None:
+    assert set(re.findall(r"[a-z]+\.[a-z_.]*[a-z_]", LESS_MEMORY)) == {
+        "runtime.train_batch_tokens",
+        "runtime.training.recompute",
+        "train.method",
+        "model.base",
+    }
+    changes = {"runtime": {"train_batch_tokens": 64, "training": {"recompute": True}}, "train": {"method": "qlora"}}
+    inputs = {"inputs": [{"path": "somewhere"}]}
+    Recipe.model_validate({"model": {"base": "m"}, "seed": inputs, "corpus": inputs, **changes})
+    own = re.search(r"spec of its own: (.*)\)", LESS_MEMORY)
+    assert own
+    assert set(own[1].split(", ")) <= set(TrainSpec.model_fields)

@@ -10,6 +10,7 @@ import jinja2
 import yaml
 
 from humpback.report import figures, plots, setplots, settables
+from humpback.report.losses import tell_formats
 from humpback.report.signs import count_states
 from humpback.store.shards import atomic_write
 
@@ -58,6 +59,7 @@ def _view(data: Row) -> dict[str, Any]:
         "headline": figures.headline(data),
         "signs_told": count_states(data["signs"]),
         "verdict": [_verdict(line) for line in data["verdict"]],
+        "formats_told": tell_formats(data["training"]),
         "scripted": data["recipe"]["model"]["base"] == "fake",
         "largest": max((row["read"] for row in data["funnel"]), default=0),
         # the mean first: what a table that is wider than the window shows of it

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from humpback.report import figures, settables
+from humpback.report.losses import tell_formats
 from humpback.report.markdown import code, escape, fenced, listed, table_lines
 from humpback.report.signs import count_states
 
@@ -37,7 +38,7 @@ def render_results(run: Path) -> str:
         [
             "### Training",
             "",
-            "Losses: means over the first and last tenth of the steps.",
+            f"Losses: means over the first and last tenth of the steps. {tell_formats(data['training'])}",
             "",
             *_training(data["training"]),
         ],
