@@ -40,6 +40,7 @@ WITHOUT_ROWS = (
     "correct",
     "stop",
     "evaluate",
+    "answers",
     "human",
     "dataset",
     "report",

@@ -12,6 +12,7 @@ import yaml
 from humpback.report import figures, plots, setplots, settables
 from humpback.report.losses import tell_formats
 from humpback.report.signs import count_states
+from humpback.report.writings import tell_end
 from humpback.store.shards import atomic_write
 
 __all__ = ["open_templates", "write_report"]
@@ -46,7 +47,7 @@ def write_report(path: Path, data: dict[str, Any]) -> None:
         score=figures.score,
         total=lambda by_reason: sum(by_reason.values()),
     )
-    tools = {"plots": plots, "figures": figures, "setplots": setplots, "settables": settables}
+    tools = {"plots": plots, "figures": figures, "setplots": setplots, "settables": settables, "tell_end": tell_end}
     html = environment.get_template("page.html.j2").render(data=data, **tools, **_view(data))
     atomic_write(path, html.encode("utf-8", "replace"))  # a lone surrogate in a text must not cost the report
 
