@@ -79,7 +79,10 @@ def test_a_tokenizer_without_padding_token_and_chat_template_is_enough(tmp_path:
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path, base: Path) -> None:
     deeper = changed_base(base, tmp_path / "deeper", lambda config: config.update(num_hidden_layers=3))
-    with pytest.raises(InputError, match=r"not those of the LlamaForCausalLM .* missing, such as model\.layers\.2"):
+    with pytest.raises(
+        InputError,
+        match=r"not those of the LlamaForCausalLM .* missing, such as model\.layers\.2[\w.]+; give the config",
+    ):
         run(make_spec(tmp_path / "a", deeper))
     shallow = changed_base(base, tmp_path / "shallow", lambda config: config.update(num_hidden_layers=1))
     with pytest.raises(InputError, match=r"not asked for, such as model\.layers\.1"):
@@ -87,6 +90,15 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, base: Path)
     wider = changed_base(base, tmp_path / "wider", lambda config: config.update(intermediate_size=256))
     with pytest.raises(InputError, match=r"wider.*mismatch"):
         run(make_spec(tmp_path / "c", wider))
+
+
+def test_an_architecture_that_transformers_does_not_know_is_told_in_a_line(tmp_path: Path, base: Path) -> None:
+    unknown = changed_base(base, tmp_path / "unknown", lambda config: config.update(model_type="nonsense"))
+    with pytest.raises(
+        InputError, match=r"^base model .*unknown: transformers 5\.\S+ cannot tell .*`nonsense`.*newer"
+    ) as told:
+        run(make_spec(tmp_path / "a", unknown))
+    assert "pip install" not in str(told.value)
 
 
 @pytest.mark.parametrize("where", ["while_loading", "in_a_step"])
