@@ -67,6 +67,6 @@ def test_example_studies_are_valid_and_as_large_as_they_say() -> None:
     assert (len(ablation), len(scaling)) == (14, 18)
 
 
-@pytest.mark.parametrize("name", ["demo.yaml", "everyday.yaml"])
-def test_example_recipes_are_valid(name: str) -> None:
-    assert load_recipe(ROOT / "examples" / name).iterations == 2
+@pytest.mark.parametrize(("name", "iterations"), [("demo.yaml", 2), ("everyday.yaml", 2), ("backward.yaml", 1)])
+def test_example_recipes_are_valid(name: str, iterations: int) -> None:
+    assert load_recipe(ROOT / "examples" / name).iterations == iterations

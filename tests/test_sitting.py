@@ -13,13 +13,16 @@ from pydantic import ValidationError
 from humpback.engines import EngineSpec
 from humpback.engines.base import ModelRef
 from humpback.engines.vllm import VLLMEngine
-from humpback.errors import InputError
+from humpback.errors import InputError, StorageError
 from humpback.executor import PoolExecutor, SerialExecutor
 from humpback.progress import Console
 from humpback.recipe import Recipe, identity_of, load_recipe
+from humpback.report.results import render_results
 from humpback.sitting import Sitting
 from humpback.stages.table import known_names
 from humpback.store.rundir import Counts, RunDir
+from humpback.training.fake import train_fake
+from humpback.training.spec import TrainResult, TrainSpec
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -202,6 +205,33 @@ def test_a_resumed_run_goes_on_in_the_number_format_that_it_began_in(
     kept.write_text(json.dumps(moved))
     assert lab.run(tmp_path / "run", rerun_from="iteration-1/score")
     assert lab.manifest(tmp_path / "run", "iteration-1/score")["environment"]["numbers"] == "float32 (a busy machine)"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"on": {}, "format": "int3", "told": ""}', '{"format": "float32"}'])
+def test_a_damaged_number_format_is_told_with_the_file_and_what_to_do(
+    lab: Lab, copy_of_finished: Path, text: str
+) -> None:
+    (copy_of_finished / "numbers.json").write_text(text)
+    with pytest.raises(StorageError, match=r"run/numbers\.json does not say.*delete the file.*runtime\.dtype"):
+        lab.run(copy_of_finished)
+
+
+def test_all_trainings_of_a_run_share_one_number_format(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs: list[TrainSpec] = []
+
+    def train(spec: TrainSpec) -> TrainResult:
+        specs.append(spec)
+        return dataclasses.replace(train_fake(spec), precision="bfloat16 (the faster)")
+
+    monkeypatch.setattr("humpback.training.fake.train_fake", train)
+    run = tmp_path / "run"
+    assert lab.run(run)
+    assert len(specs) == 4
+    assert {spec.precision_file for spec in specs} == {run / "precision.json"}
+    assert "Computed in bfloat16 (the faster)." in (run / "report" / "report.html").read_text()
+    assert "Computed in bfloat16 (the faster)." in render_results(run)
 
 
 def test_how_engines_attend_stands_in_the_manifests_and_the_report(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from humpback.engines import decide_format
 from humpback.engines.base import Capability, ModelRef
 from humpback.engines.cache import CachedEngine
-from humpback.errors import InputError
+from humpback.errors import InputError, StorageError
 from humpback.evaluation.signals import SIGNALS
 from humpback.machine import environment
 from humpback.recipe import NumberFormat, Recipe, RuntimeSettings, Signal
@@ -25,24 +26,40 @@ NEEDS: Mapping[Capability, str] = {
 """What a run asks of its engine whatever its signals are, and for what."""
 
 FORMAT = "numbers.json"
-"""In the run's folder: the number format that `runtime.dtype: auto` decided on, and on which machine."""
+"""In the folder of a run, or of a study for all its cells: the number format that `runtime.dtype: auto` decided on, and where."""
 
 
 def decide_numbers(runtime: RuntimeSettings, folder: Path) -> tuple[NumberFormat, str]:
-    """Return the number format of the run's answers and why: a resumed run goes on in the one that it began in here.
+    """Return the number format of answers and why: what is resumed goes on in the one that it began in on this machine.
 
     `auto` is measured, and a busy machine may measure otherwise the next time; one stage's answers would be of two formats.
     """
     path = folder / FORMAT
     on = {"device": runtime.device, "cpu": environment()["cpu"]}
     if runtime.dtype == "auto" and path.exists():
-        kept = json.loads(path.read_bytes())
-        if kept["on"] == on:
-            return kept["format"], kept["told"]
+        kept, told = _read_decision(path, on)
+        if kept is not None:
+            return kept, told
     decided, told = decide_format(runtime)
     if told and runtime.dtype == "auto":
         atomic_write(path, json.dumps({"on": on, "format": decided, "told": told}).encode())
     return decided, told
+
+
+def _read_decision(path: Path, on: Mapping[str, object]) -> tuple[NumberFormat | None, str]:
+    """Return what was decided on this machine and why, None where it was another."""
+    try:
+        kept = json.loads(path.read_bytes())
+        decided, told = kept["format"], str(kept["told"])
+        if decided in get_args(NumberFormat):
+            return (decided, told) if kept["on"] == on else (None, "")
+        fault = f"format is {decided!r}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fault = f"{type(error).__name__}: {error}"
+    raise StorageError(
+        f"{path} does not say which number format answers are computed in ({fault}); delete the file, and the format is decided anew, "
+        "or set runtime.dtype to the one that the manifests of the stages name (environment.numbers)"
+    )
 
 
 def check_served(recipe: Recipe) -> None:

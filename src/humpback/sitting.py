@@ -40,6 +40,7 @@ WITHOUT_ROWS = (
     "correct",
     "stop",
     "evaluate",
+    "answers",
     "human",
     "dataset",
     "report",
@@ -61,6 +62,11 @@ class Shelf(Protocol):
 
     def take(self, payload: Mapping[str, Any], folder: Path) -> str | None:
         """Put the stage of this identity into `folder`, complete; return whose it was, or None when there is none."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """The folder that these runs have in common: what one of them decides is kept there for all."""
         ...
 
 
@@ -99,7 +105,10 @@ class Sitting:
             seed_tag=recipe.prompts.seed_tag,
             web_tag=recipe.prompts.web_tag,
         )
-        self.dtype, self.dtype_told = decide_numbers(runtime, run_dir.path)
+        self.decisions = (
+            shelf.folder if shelf else run_dir.path
+        )  # models that are compared compute in one number format
+        self.dtype, self.dtype_told = decide_numbers(runtime, self.decisions)
         engine = self.engines.get(self.spec(self.base))
         try:
             self.prompts = self.prompt_spec.bind(engine)

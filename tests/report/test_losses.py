@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from humpback.report import plots
-from humpback.report.losses import POINTS, read_loss_points
+from humpback.report.losses import POINTS, read_loss_points, tell_formats
 
 
 def write(path: Path, lines: list[dict[str, object]]) -> None:
@@ -35,6 +35,13 @@ def test_held_out_losses_are_curves_of_their_own_and_by_origin(tmp_path: Path) -
     assert picture.count("<polyline") == 4
     assert "held out, seed" in picture
     assert "<M_1>" not in picture
+
+
+def test_trainings_in_two_number_formats_are_told_apart() -> None:
+    rows = [{"stage": "backward", "precision": "float32 (a)"}, {"stage": "M_0", "precision": "bfloat16 (b)"}]
+    assert tell_formats([rows[0], {**rows[0], "stage": "M_1"}]) == "Computed in float32 (a)."
+    assert tell_formats(rows).endswith("too: backward in float32 (a); M_0 in bfloat16 (b).")
+    assert tell_formats([{"stage": "backward"}]) == "Computed in a format that is not known."
 
 
 def test_a_training_without_losses_has_no_picture(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_text_cannot_leave_its_fence(data: dict[str, Any], tmp_path: Path) -> No
     data["rejected"][0].update(detail="<b>|`x`")
     text = _render(data, tmp_path)
     fenced = re.findall(r"^ *(`{3,})text\n(.*?)\n *\1$", text, flags=re.S | re.M)
-    assert len(fenced) == len(data["best"]) + len(data["rejected"])
+    assert len(fenced) == len(data["best"]) + len(data["rejected"]) + len(data["written"])
     assert "<script>" in fenced[0][1]
     assert "<script>" not in re.sub(r"^ *(`{3,})text\n.*?\n *\1$", "", text, flags=re.S | re.M)
     assert r"\<b\>\|\`x\`" in text

@@ -14,6 +14,8 @@ from humpback.evaluation.signals import SIGNALS
 from humpback.studies.cell import CellRooms
 from humpback.studies.grid import AblationStudy, load_study
 from humpback.studies.running import plan_study
+from humpback.training.fake import train_fake
+from humpback.training.spec import TrainResult, TrainSpec
 
 if TYPE_CHECKING:
     from tests.conftest import Command, Lab
@@ -59,6 +61,28 @@ def test_every_setting_has_a_value_and_its_difference_from_the_first(done: tuple
         assert row["difference"]["value"] == pytest.approx(row["value"] - first["value"])
         assert row["difference"]["low"] <= row["difference"]["high"]
     assert found["failed"] == []
+
+
+def test_all_cells_compute_in_the_number_formats_of_the_first(
+    lab: Lab, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided = iter(["bfloat16", "float32"])
+    monkeypatch.setattr("humpback.opening.decide_format", lambda runtime: (name := next(decided), f"{name} (told)"))
+    specs: list[TrainSpec] = []
+
+    def train(spec: TrainSpec) -> TrainResult:
+        specs.append(spec)
+        return train_fake(spec)
+
+    monkeypatch.setattr("humpback.training.fake.train_fake", train)
+    ended = command(
+        "study", "ablation", _write(lab, tmp_path, factors={"data": ["seed", "base"]}), "-o", tmp_path / "out"
+    )
+    assert ended.status == 0, ended.err
+    manifests = [json.loads(path.read_bytes()) for path in tmp_path.glob("out/cells/*/arm/measure/manifest.json")]
+    assert len(manifests) == 4
+    assert {manifest["environment"]["numbers"] for manifest in manifests} == {"bfloat16 (told)"}
+    assert {spec.precision_file for spec in specs} == {tmp_path / "out" / "precision.json"}
 
 
 def test_arms_are_trained_on_what_their_name_says(done: tuple[Path, Path, dict[str, Any]]) -> None:

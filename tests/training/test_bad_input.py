@@ -15,10 +15,11 @@ from tiny import Row, make_rows, make_spec, metrics_of, same_weights
 
 from humpback.errors import InputError, MissingDependencyError, StorageError
 from humpback.formats import Chosen
+from humpback.recipe import Recipe
 from humpback.training import launch
 from humpback.training.checkpoints import publish_checkpoint
 from humpback.training.rows import check_fit, read_rows
-from humpback.training.spec import TrainSpec
+from humpback.training.spec import LESS_MEMORY, TrainSpec
 
 pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings("default")  # trl and its neighbours warn about themselves
@@ -78,7 +79,10 @@ def test_a_tokenizer_without_padding_token_and_chat_template_is_enough(tmp_path:
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path, base: Path) -> None:
     deeper = changed_base(base, tmp_path / "deeper", lambda config: config.update(num_hidden_layers=3))
-    with pytest.raises(InputError, match=r"not those of the LlamaForCausalLM .* missing, such as model\.layers\.2"):
+    with pytest.raises(
+        InputError,
+        match=r"not those of the LlamaForCausalLM .* missing, such as model\.layers\.2[\w.]+; give the config",
+    ):
         run(make_spec(tmp_path / "a", deeper))
     shallow = changed_base(base, tmp_path / "shallow", lambda config: config.update(num_hidden_layers=1))
     with pytest.raises(InputError, match=r"not asked for, such as model\.layers\.1"):
@@ -86,6 +90,15 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, base: Path)
     wider = changed_base(base, tmp_path / "wider", lambda config: config.update(intermediate_size=256))
     with pytest.raises(InputError, match=r"wider.*mismatch"):
         run(make_spec(tmp_path / "c", wider))
+
+
+def test_an_architecture_that_transformers_does_not_know_is_told_in_a_line(tmp_path: Path, base: Path) -> None:
+    unknown = changed_base(base, tmp_path / "unknown", lambda config: config.update(model_type="nonsense"))
+    with pytest.raises(
+        InputError, match=r"^base model .*unknown: transformers 5\.\S+ cannot tell .*`nonsense`.*newer"
+    ) as told:
+        run(make_spec(tmp_path / "a", unknown))
+    assert "pip install" not in str(told.value)
 
 
 @pytest.mark.parametrize("where", ["while_loading", "in_a_step"])
@@ -212,3 +225,18 @@ def test_more_processes_than_gpus_and_a_model_split_over_cpus_are_refused(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match="processes=3, but torch sees 2 CUDA devices"):
         run(make_spec(tmp_path, base, processes=3, device="cuda"))
+
+
+def test_what_needs_less_memory_is_said_by_keys_that_can_be_set() -> None:
+    assert set(re.findall(r"[a-z]+\.[a-z_.]*[a-z_]", LESS_MEMORY)) == {
+        "runtime.train_batch_tokens",
+        "runtime.training.recompute",
+        "train.method",
+        "model.base",
+    }
+    changes = {"runtime": {"train_batch_tokens": 64, "training": {"recompute": True}}, "train": {"method": "qlora"}}
+    inputs = {"inputs": [{"path": "somewhere"}]}
+    Recipe.model_validate({"model": {"base": "m"}, "seed": inputs, "corpus": inputs, **changes})
+    own = re.search(r"spec of its own: (.*)\)", LESS_MEMORY)
+    assert own
+    assert set(own[1].split(", ")) <= set(TrainSpec.model_fields)

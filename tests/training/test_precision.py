@@ -14,7 +14,7 @@ from tiny import make_spec, metrics_of, same_weights
 from humpback.errors import InputError
 from humpback.training.checkpoints import publish_checkpoint
 from humpback.training.launch import train
-from humpback.training.spec import PRECISION, TrainSpec, TrainStep
+from humpback.training.spec import FINISHED, PRECISION, TrainSpec, TrainStep
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -51,6 +51,8 @@ def test_a_cpu_trains_in_the_format_it_is_faster_in_and_the_model_tells_why(
     other = make_spec(tmp_path / "named", base, steps=2, precision=name)
     sft.run(other)
     assert same_weights(spec.output, other.output)
+    finished = json.loads((spec.work / FINISHED).read_text())
+    assert finished["precision"].startswith(f"{name} (")
     assert [line["loss"] for line in metrics_of(spec)] == [line["loss"] for line in metrics_of(other)]
 
 
@@ -73,6 +75,77 @@ def test_another_training_in_the_same_folder_decides_anew(
     settle(spec)
     train(spec.model_copy(update={"seed": 1, "precision": "float32"}))
     assert json.loads((spec.work / PRECISION).read_text())["format"] == "float32"
+
+
+def test_trainings_that_are_compared_share_the_decision_of_the_first(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [make_spec(tmp_path / name, base, precision="auto") for name in ("first", "second", "alone")]
+    first, second = (spec.model_copy(update={"precision_file": tmp_path / PRECISION}) for spec in specs[:2])
+    be_faster_in(monkeypatch, "bfloat16")
+    decided = settle(first)
+    be_faster_in(monkeypatch, "float32")
+    assert settle(second) == decided
+    assert decided.format == "bfloat16"
+    assert settle(specs[2]).format == "float32"
+    assert first.identity() == specs[0].identity()
+
+
+def test_a_kill_before_a_decision_is_kept_whole_parts_no_trainings(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from humpback.training import precision
+
+    spec = make_spec(tmp_path, base, precision="auto", precision_file=tmp_path / PRECISION)
+    be_faster_in(monkeypatch, "bfloat16")
+    written, write = [], precision.write_json
+
+    def kill(path: Path, value: Any) -> None:
+        if written:
+            raise Stop
+        written.append(path)
+        write(path, value)
+
+    monkeypatch.setattr(precision, "write_json", kill)
+    with pytest.raises(Stop):
+        settle(spec)
+    monkeypatch.setattr(precision, "write_json", write)
+    be_faster_in(monkeypatch, "float32")
+    assert settle(spec).format == "bfloat16"
+    assert json.loads((spec.work / PRECISION).read_text()) == json.loads((tmp_path / PRECISION).read_text())
+
+
+def test_what_a_killed_training_began_with_is_what_the_others_get(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / PRECISION
+    be_faster_in(monkeypatch, "bfloat16")
+    spec = make_spec(tmp_path / "killed", base, precision="auto")
+    settle(spec)
+    be_faster_in(monkeypatch, "float32")
+    settle(spec.model_copy(update={"precision_file": shared}))
+    assert settle(make_spec(tmp_path / "next", base, precision="auto", precision_file=shared)).format == "bfloat16"
+
+
+def test_a_damaged_decision_of_a_run_is_told_with_the_key_that_says_it(tmp_path: Path, base: Path) -> None:
+    shared = tmp_path / PRECISION
+    shared.write_text("{")
+    spec = make_spec(tmp_path, base, precision="auto", precision_file=shared)
+    with pytest.raises(InputError, match=rf"^{shared} does not say.*delete the file.*runtime\.training\.precision"):
+        settle(spec)
+
+
+def test_a_gpu_without_the_format_of_the_run_is_refused(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from humpback.training.precision import settle_precision
+
+    shared = tmp_path / PRECISION
+    shared.write_text('{"format": "bfloat16", "reason": "a GPU"}')
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    spec = make_spec(tmp_path, base, precision="auto", precision_file=shared)
+    with pytest.raises(InputError, match=r"bfloat16 \(a GPU\), which this GPU does not have.*precision=float32"):
+        settle_precision(spec, on_cuda=True, first=True)
 
 
 def test_other_processes_wait_for_the_first_to_decide(
@@ -110,7 +183,7 @@ def test_a_decision_that_cannot_be_read_is_told(tmp_path: Path, base: Path, text
     spec = make_spec(tmp_path, base, precision="auto")
     spec.work.mkdir()
     (spec.work / PRECISION).write_text(text)
-    with pytest.raises(InputError, match=r"does not say which format.*delete .*work to train from the start"):
+    with pytest.raises(InputError, match=r"does not say which number format.*delete .*work to train from the start"):
         settle(spec)
 
 

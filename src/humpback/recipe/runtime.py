@@ -120,7 +120,7 @@ class TrainingDevices(Section):
     """none: every GPU holds the whole model (DDP). full: weights, gradients and optimizer state are split over them (FSDP2)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; full training keeps float32 weights. auto: bfloat16 on a GPU that has it and on a CPU that is measured to be
-    faster in it, else float32; decided once for each training."""
+    faster in it, else float32; decided once for all trainings of a run, or of a study, and never changed by a resume."""
     recompute: bool | None = None
     """Compute activations again in the backward pass (gradient checkpointing): less memory, about a third slower. null: on a GPU,
     when a pass would not fit otherwise."""

@@ -92,6 +92,11 @@ class Recipe(Section):
                 f"model.max_tokens={self.model.max_tokens} leaves less room for a document than rewrite.max_tokens="
                 f"{self.rewrite.max_tokens} for its rewrite; use at least {2 * self.rewrite.max_tokens}, or shorter rewrites"
             )
+        if self.evaluate.answers and self.model.max_tokens < self.evaluate.answer_tokens + 256:
+            raise ValueError(
+                f"model.max_tokens={self.model.max_tokens} leaves no room for an instruction beside evaluate.answer_tokens="
+                f"{self.evaluate.answer_tokens}; use at least {self.evaluate.answer_tokens + 256}, or shorter answers"
+            )
         longest = self.runtime.vllm.max_model_len
         if self.runtime.engine == "vllm" and longest is not None and longest < self.model.max_tokens:
             raise ValueError(
@@ -103,6 +108,15 @@ class Recipe(Section):
             raise ValueError(
                 f"model.max_tokens={self.model.max_tokens} leaves no room for a rubric and a pair beside "
                 f"score.reasoning_tokens={reply}; use at least {reply + 512}, or shorter replies"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Recipe:
+        if self.evaluate.answers > self.seed.holdout:
+            raise ValueError(
+                f"evaluate.answers={self.evaluate.answers} instructions are more than the seed.holdout={self.seed.holdout} pairs; "
+                "hold out more, or ask for fewer answers"
             )
         return self
 

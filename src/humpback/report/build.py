@@ -23,6 +23,7 @@ from humpback.report.losses import read_loss_points
 from humpback.report.runsets import describe_run, measuring_of
 from humpback.report.signs import find_signs
 from humpback.report.winrates import read_win_rates
+from humpback.report.writings import first_instructions, read_answers
 from humpback.stages.correct import apply_correction
 from humpback.stages.table import find_course
 from humpback.store.rundir import Manifest, RunDir
@@ -63,6 +64,8 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "verdict": _verdict(by_name, ran, last, control=recipe.evaluate.control),
         "best": _best(run_dir, by_name, last),
         "rejected": _rejected(run_dir, last),
+        "written": first_instructions(run_dir),
+        "answers": read_answers(run_dir),
         "paths": {
             "dataset": "dataset",
             "models": [f"{m.name}/model" for m in manifests if m.name.endswith("/finetune")],

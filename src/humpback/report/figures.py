@@ -76,7 +76,7 @@ def load_report(run: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise StorageError(f"{path} is damaged ({error}); run again with --rerun-from report") from error
-    if "statistics" not in data:
+    if "written" not in data:
         raise InputError(f"{path} is of an earlier version; `humpback run` with --rerun-from report writes it anew")
     return data
 

@@ -1,18 +1,19 @@
-"""How training went: the loss of a model's steps, and of held-out rows where they were tried, as a few points for a picture.
+"""How training went: the number format, and the loss of a model's steps and of held-out rows, as a few points for a picture.
 
 In: a finetune stage's `metrics.jsonl` and `held-out.jsonl`. Out: curves for the report's JSON and its page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from humpback.training.held_out import HELD_OUT
 from humpback.training.metrics import read_metrics
 from humpback.training.spec import METRICS
 
-__all__ = ["read_loss_points"]
+__all__ = ["read_loss_points", "tell_formats"]
 
 POINTS = 60
 """Points of a curve, each the mean of the steps it stands for: a longer training draws no longer picture."""
@@ -30,6 +31,17 @@ def read_loss_points(folder: Path) -> dict[str, list[list[float]]]:
             for origin, value in sorted(by_origin.items()):
                 curves.setdefault(f"held out, {origin}", []).append([line["step"], value])
     return {name: points for name, points in curves.items() if points}
+
+
+def tell_formats(training: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the trainings computed in; which of them in what, where that is not one format for all."""
+    stages: dict[str, list[str]] = {}
+    for row in training:
+        stages.setdefault(row.get("precision") or "a format that is not known", []).append(row["stage"])
+    if len(stages) == 1:
+        return f"Computed in {next(iter(stages))}."
+    told = "; ".join(f"{', '.join(names)} in {precision}" for precision, names in stages.items())
+    return f"Computed in several number formats, so models differ by rounding too: {told}."
 
 
 def _thin(points: Sequence[Sequence[float]]) -> list[list[float]]:

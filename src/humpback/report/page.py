@@ -10,7 +10,9 @@ import jinja2
 import yaml
 
 from humpback.report import figures, plots, setplots, settables
+from humpback.report.losses import tell_formats
 from humpback.report.signs import count_states
+from humpback.report.writings import tell_end
 from humpback.store.shards import atomic_write
 
 __all__ = ["open_templates", "write_report"]
@@ -45,7 +47,7 @@ def write_report(path: Path, data: dict[str, Any]) -> None:
         score=figures.score,
         total=lambda by_reason: sum(by_reason.values()),
     )
-    tools = {"plots": plots, "figures": figures, "setplots": setplots, "settables": settables}
+    tools = {"plots": plots, "figures": figures, "setplots": setplots, "settables": settables, "tell_end": tell_end}
     html = environment.get_template("page.html.j2").render(data=data, **tools, **_view(data))
     atomic_write(path, html.encode("utf-8", "replace"))  # a lone surrogate in a text must not cost the report
 
@@ -58,6 +60,7 @@ def _view(data: Row) -> dict[str, Any]:
         "headline": figures.headline(data),
         "signs_told": count_states(data["signs"]),
         "verdict": [_verdict(line) for line in data["verdict"]],
+        "formats_told": tell_formats(data["training"]),
         "scripted": data["recipe"]["model"]["base"] == "fake",
         "largest": max((row["read"] for row in data["funnel"]), default=0),
         # the mean first: what a table that is wider than the window shows of it

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from humpback.report import figures, settables
+from humpback.report.losses import tell_formats
 from humpback.report.markdown import code, escape, fenced, listed, table_lines
 from humpback.report.signs import count_states
+from humpback.report.writings import tell_answers, tell_instructions
 
 __all__ = ["render_results"]
 
@@ -25,6 +27,7 @@ def render_results(run: Path) -> str:
         ["### Did it work?", "", *listed([*figures.headline(data), *data["verdict"]])],
         ["### Signs of failure", "", f"{count_states(data['signs'])}.", "", *_signs(data["signs"])],
         ["### Funnel", "", "read = kept + rejected + failed", "", *_funnel(data["funnel"])],
+        *([["### Gate of the backward model", "", *_gate(data["gate"])]] if data["gate"] else []),
         ["### Audit", "", _AUDIT, "", *_audit(data["audits"])],
         ["### Curation", "", *_curation(data["curation"])],
         ["### Iteration by iteration", "", *_decay(data)],
@@ -37,12 +40,14 @@ def render_results(run: Path) -> str:
         [
             "### Training",
             "",
-            "Losses: means over the first and last tenth of the steps.",
+            f"Losses: means over the first and last tenth of the steps. {tell_formats(data['training'])}",
             "",
             *_training(data["training"]),
         ],
         [f"### {len(data['best'])} curated pairs, best first", "", *_pairs(data["best"])],
         [f"### {len(data['rejected'])} rejected pairs, taken evenly", "", *_pairs(data["rejected"])],
+        [f"### {len(data['written'])} generated instructions, unselected", "", *tell_instructions(data["written"])],
+        *_answers(data),
         ["### Environment and time", "", *_environment(data)],
     ]
     return "\n\n".join("\n".join(lines).rstrip() for lines in sections) + "\n"
@@ -90,6 +95,34 @@ def _funnel(funnel: Sequence[Row]) -> Iterable[str]:
         for row in funnel
     ]
     return table_lines(["stage", "read>", "kept>", "rejected>", "failed>", "by reason"], rows)
+
+
+def _gate(gate: Row) -> Iterable[str]:
+    yield f"What M_yx wrote on {figures.count(gate['judged'])} segments before it wrote for all."
+    if gate["mean_lift"] is not None:
+        yield (
+            f"An instruction's own text makes it {figures.score(gate['mean_lift'])} nats per token likelier than a shuffled one does, "
+            "on average: of the model's own drafts under itself, so this flatters."
+        )
+    yield ""
+    rows = [
+        [
+            row["name"],
+            row["words"],
+            figures.auc(row["value"]) if row["low"] is None else _estimate(row, figures.auc),
+            f"{row['side']} {row['limit']:g}",
+        ]
+        for row in gate["measures"]
+    ]
+    yield from table_lines(["measure", "what it is", "value", "limit"], rows)
+
+
+def _answers(data: Row) -> Iterable[list[str]]:
+    """Yield the section of answers, where the run has any."""
+    if answers := data["answers"]:
+        stage = next(row for row in data["stages"] if row["name"] == "answers")
+        title = f"### {len(answers['rows'])} answers to held-out instructions, with both tags, one and none"
+        yield [title, "", *tell_answers(answers, stage)]
 
 
 def _audit(audits: Sequence[Row]) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""The stages that say what a run has come to: evaluation, dataset, report."""
+"""The stages that say what a run has come to: evaluation, answers to read, dataset, report."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from humpback.report.winrates import read_win_rates
 from humpback.rooms.base import RoomBase, count_answered
 from humpback.runner import Work, to_json
 from humpback.sitting import Result
+from humpback.stages.answer import WAYS, answer_pairs, first_pairs
 from humpback.stages.evaluate import calls_per_pair, evaluate
 from humpback.store.fingerprint import fingerprint
 from humpback.store.shards import atomic_write
 
 __all__ = ["ResultRooms"]
 
-REPORT_VERSION = 3
+REPORT_VERSION = 4
 """Raised when the same run's report holds more: it alone is made anew then."""
 
 
@@ -50,6 +51,29 @@ class ResultRooms(RoomBase):
         models = {**forward, "backward": backward["M_yx"]}
         identity = {**self.statistics(), **self.prompt_prints("answer", "backward")}
         self.stage("evaluate", identity, inputs=["seed"], models=models, do=do)
+
+    def answers(self) -> None:
+        settings, best = self.recipe.evaluate, self.course.best
+        if not settings.answers:
+            return
+        model = self.model(f"iteration-{best}")
+
+        def do(folder: Path) -> tuple[Work, Result]:
+            pairs = first_pairs(self.pairs("holdout"), settings.answers)
+            total = len(pairs) * len(WAYS)
+            self.console.say(f"  {total} answers of at most {settings.answer_tokens} tokens each")
+            self.engines.close()  # one model is in memory at a time
+            with self.answers_bar("answers", total):
+                rows = answer_pairs(pairs, self.engine(model), self.prompts, max_tokens=settings.answer_tokens)
+            self.engines.close()
+            told = {"model": f"M_{best}", "max_tokens": settings.answer_tokens}
+            atomic_write(folder / "answers.json", to_json({**told, "rows": rows}))
+            failed = sum(any(answer["error"] for answer in row["answers"].values()) for row in rows)
+            return Work(counts=count_answered(len(pairs), failed)), told
+
+        asked = {"answers": settings.answers, "answer_tokens": settings.answer_tokens}
+        identity = {**asked, **self.prompt_prints("answer")}
+        self.stage("answers", identity, inputs=["seed"], models={"model": model}, do=do)
 
     def dataset(self) -> None:
         t = self.course.published

@@ -25,7 +25,7 @@ from humpback.store.rundir import Counts
 from humpback.store.shards import shard_files
 from humpback.training.plan import count_data, follow_steps, tell_plan
 from humpback.training.sampling import rounded_rows
-from humpback.training.spec import TrainResult, TrainSpec, TrainStep
+from humpback.training.spec import PRECISION, TrainResult, TrainSpec, TrainStep
 
 __all__ = ["TrainingRooms"]
 
@@ -104,6 +104,7 @@ class TrainingRooms(RoomBase):
                 settings,
                 recipe.runtime,
                 random_seed=random_seed,
+                precision_file=self.decisions / PRECISION,
                 **(dataclasses.asdict(contract) if contract else {}),
             )
             counts = Counts(read=rows.examples, kept=rows.examples)

@@ -32,6 +32,7 @@ def train_spec(
     runtime: RuntimeSettings,
     *,
     random_seed: int,
+    precision_file: Path | None = None,
     chat_template: str = "",
     stop_ids: tuple[int, ...] = (),
 ) -> TrainSpec:
@@ -75,6 +76,7 @@ def train_spec(
         "processes": runtime.training.processes,
         "sharding": runtime.training.sharding,
         "precision": runtime.training.precision,
+        "precision_file": precision_file,
         "recompute": runtime.training.recompute,
     }
     return check_spec(values, f"{stage}: the training")

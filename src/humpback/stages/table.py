@@ -71,6 +71,8 @@ def _stage_names(recipe: Recipe, iterations: int) -> Iterator[tuple[str, int | N
     if recipe.evaluate.control:
         yield from ((f"control/{name}", None) for name in ("draw", "mix", "finetune"))
     yield "evaluate", None
+    if recipe.evaluate.answers:
+        yield "answers", None
     if recipe.evaluate.labels:
         yield "human", None
     yield from ((name, None) for name in ("dataset", "report"))

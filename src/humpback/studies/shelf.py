@@ -26,6 +26,8 @@ class StageShelf:
     def __init__(self, cells: Path) -> None:
         """`cells` is the folder that holds the cells' run folders."""
         self._cells = cells
+        self.folder = cells.parent
+        """The study's folder."""
         self._found: dict[str, Path] = {}
         self.taken = 0
         """Stages that were taken and not made."""

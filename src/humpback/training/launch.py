@@ -22,6 +22,7 @@ from humpback.training.metrics import Follower, read_metrics, sum_steps
 from humpback.training.spec import (
     FAILED,
     FINISHED,
+    LESS_MEMORY,
     PRECISION,
     STARTED,
     TrainResult,
@@ -155,15 +156,17 @@ def _failure(status: int, work: Path) -> Exception:
         said = told["message"]
     else:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        said = f"the trainer {how}" + (", often for lack of memory: lower batch_tokens" if status == -9 else "")
+        said = f"the trainer {how}" + (f", often for lack of memory; {LESS_MEMORY}" if status == -9 else "")
     return StageError(f"{said}; log: {log}; the same command goes on from the last checkpoint")
 
 
 def _result(spec: TrainSpec) -> TrainResult:
+    finished = json.loads((spec.work / FINISHED).read_text(encoding="utf-8"))
     return sum_steps(
         read_metrics(spec.metrics),
         steps=spec.steps,
         examples=json.loads((spec.work / STARTED).read_text(encoding="utf-8"))["examples"],
         held_out=read_losses(spec.metrics.with_name(HELD_OUT)),
-        kept_step=json.loads((spec.work / FINISHED).read_text(encoding="utf-8"))["kept_step"],
+        kept_step=finished["kept_step"],
+        precision=finished.get("precision"),
     )

@@ -65,6 +65,7 @@ def sum_steps(
     seconds: float | None = None,
     held_out: Sequence[HeldOutLoss] = (),
     kept_step: int | None = None,
+    precision: str | None = None,
 ) -> TrainResult:
     """Return what a training did by its lines that have a loss; where there is none, `steps` is how many it was to take."""
     told = [line for line in lines if "loss" in line]
@@ -82,4 +83,5 @@ def sum_steps(
         seconds=sum(line.get("seconds", 0.0) for line in told) if seconds is None else seconds,
         held_out=tuple(held_out),
         kept_step=kept_step,
+        precision=precision,
     )

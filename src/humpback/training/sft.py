@@ -48,7 +48,7 @@ from humpback.training.precision import keep_precision, settle_precision
 from humpback.training.rows import check_fit, count_rows, read_rows, row_lengths, split_rows
 from humpback.training.sampling import draw_order
 from humpback.training.schedule import Schedule
-from humpback.training.spec import FAILED, FINISHED, STARTED, TrainSpec, check_inputs, check_quantizer
+from humpback.training.spec import FAILED, FINISHED, LESS_MEMORY, STARTED, TrainSpec, check_inputs, check_quantizer
 from humpback.training.trainer import Trainer
 from humpback.training.weights import adapters, load_model, needs_recompute, save_model
 
@@ -59,12 +59,6 @@ CHECKPOINTING = next(
     name
     for name in ("activation_checkpointing", "gradient_checkpointing")
     if name in SFTConfig.__dataclass_fields__  # transformers renamed it after 5.17, and warns of the old name
-)
-
-
-LESS_MEMORY = (
-    "what needs less memory: fewer batch_tokens (runtime.train_batch_tokens), recompute, method lora or qlora, "
-    "a smaller base model"
 )
 
 
@@ -142,7 +136,8 @@ def run(spec: TrainSpec) -> None:
     weights = all_of_us.get_state_dict(trainer.model) if trainer.sharded else None  # every process has a part of them
     if all_of_us.is_main_process:
         save_model(spec, trainer.model, counts, on_cuda=on_cuda, kept_step=step, weights=weights)
-        write_json(spec.work / FINISHED, {"steps": trainer.state.global_step, "kept_step": step})
+        done = {"steps": trainer.state.global_step, "kept_step": step, "precision": str(precision)}
+        write_json(spec.work / FINISHED, done)
         drop_checkpoints(spec.work)
     all_of_us.wait_for_everyone()
 

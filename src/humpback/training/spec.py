@@ -20,6 +20,7 @@ from humpback.training.reporting import check_reporters
 __all__ = [
     "FAILED",
     "FINISHED",
+    "LESS_MEMORY",
     "METRICS",
     "PRECISION",
     "STARTED",
@@ -33,7 +34,7 @@ __all__ = [
 
 RUNTIME = frozenset(
     {"data", "held_out", "output", "work", "metrics", "batch_tokens", "save_every", "threads", "device", "precision"}
-    | {"processes", "sharding", "recompute", "report_to"}
+    | {"precision_file", "processes", "sharding", "recompute", "report_to"}
 )
 """Fields that say where and how a training runs, not what it learns: a checkpoint may be resumed with other values, but for
 `processes`, `sharding` and another `precision`."""
@@ -42,13 +43,20 @@ FAILED = "failed.json"
 """Written into the work folder by a training that gave up: what was wrong, and the exit status."""
 
 FINISHED = "finished.json"
-"""Written into the work folder after the model: the steps trained, and the step whose model was kept."""
+"""Written into the work folder after the model: the steps trained, the step whose model was kept, and the number format."""
+
+LESS_MEMORY = (
+    "what needs less memory: a lower runtime.train_batch_tokens, runtime.training.recompute: true, train.method: lora or qlora, a "
+    "smaller model.base (in a training spec of its own: batch_tokens, recompute, method, base_model)"
+)
+"""What to do where memory ran out, by the recipe's keys and the spec's."""
 
 METRICS = "metrics.jsonl"
 """Beside the model folder: a line per optimizer step."""
 
 PRECISION = "precision.json"
-"""In the work folder: the number format the training computes in, and why; it stays over all its sittings."""
+"""In the work folder: the number format the training computes in, and why; it stays over all its sittings. In the folder of a run or a
+study: the one that its trainings share."""
 
 STARTED = "started.json"
 """Written into the work folder when the rows are read and the checkpoint is chosen: counts, and the step resumed at."""
@@ -133,6 +141,9 @@ class TrainSpec(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; full training keeps its weights in float32. auto is bfloat16 on a GPU that has it, and on a CPU that is
     measured to be faster in it, else float32; decided once, and kept when a killed training goes on."""
+    precision_file: Path | None = None
+    """File that keeps what auto decided on for all trainings that are to be compared; the first of them writes it. None: each training
+    decides for itself."""
     report_to: tuple[Reporter, ...] = ()
     """Services that follow the training; their addresses and keys come from the environment."""
 
@@ -241,6 +252,8 @@ class TrainResult:
     """Losses on the held-out rows, the base model's first."""
     kept_step: int | None = None
     """Optimizer steps that the written model has had, fewer than `steps` where an earlier one was best."""
+    precision: str | None = None
+    """Number format of the products, and why; None where a trainer does not tell."""
 
 
 def check_inputs(spec: TrainSpec) -> None:

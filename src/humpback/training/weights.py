@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -29,7 +30,7 @@ FULL_STATE = 16
 
 def load_model(spec: TrainSpec) -> Any:
     """Load the base model; `precision` is settled. Full training keeps float32 weights: at 1e-5 most updates vanish in bfloat16."""
-    config = AutoConfig.from_pretrained(spec.base_model)
+    config = _read_config(spec.base_model)
     for name in DROPOUTS:
         if spec.dropout and hasattr(config, name):
             setattr(config, name, spec.dropout)
@@ -52,13 +53,24 @@ def load_model(spec: TrainSpec) -> Any:
             raise
         raise InputError(f"base model {spec.base_model}: {_one_line(error)}") from error
     model, told = loaded
-    if told["missing_keys"] or told["unexpected_keys"]:
+    found = [_some("missing", told["missing_keys"]), _some("not asked for", told["unexpected_keys"])]
+    if any(found):
         raise InputError(
             f"base model {spec.base_model}: its weights are not those of the {type(model).__name__} that config.json describes: "
-            f"{_some('missing', told['missing_keys'])}{_some('not asked for', told['unexpected_keys'])}; "
+            f"{'; '.join(filter(None, found))}; give the config.json that belongs to the weights: "
             "missing ones would be trained from random numbers"
         )
     return model
+
+
+def _read_config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except ValueError as error:  # its message is a page, and asks for an installation from source
+        raise InputError(
+            f"base model {folder}: transformers {transformers.__version__} cannot tell its architecture by config.json "
+            f"({_one_line(error).split('. ')[0]}); take a newer transformers, or another base model"
+        ) from error
 
 
 def adapters(spec: TrainSpec) -> LoraConfig | None:
@@ -148,7 +160,7 @@ def _onto_whole_weights(spec: TrainSpec, model: Any, weights: Mapping[str, torch
 
 def _some(what: str, names: Any) -> str:
     found = sorted(names)
-    return f"{len(found)} {what}, such as {found[0]}; " if found else ""
+    return f"{len(found)} {what}, such as {found[0]}" if found else ""
 
 
 def _one_line(error: Exception) -> str:
