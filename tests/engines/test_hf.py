@@ -31,6 +31,7 @@ from humpback.engines.drawing import _draw_tokens
 from humpback.engines.hf import HFEngine
 from humpback.engines.hf_limits import LIMITS
 from humpback.engines.hf_model import Reading
+from humpback.engines.hf_reading import read_answers
 from humpback.engines.hf_tokenizer import HFTokenizer
 from humpback.engines.models import hash_model, resolve_adapter
 from humpback.engines.packs import Pack
@@ -283,6 +284,31 @@ def test_answers_asked_together_are_kept_under_the_keys_of_their_own_calls(
     again.ask(groups)
     assert again.totals.cache_hits == again.totals.requests == 3 * len(TEXTS)
     cached.cache.close()
+
+
+def test_groups_without_questions_and_groups_beyond_the_limit_are_answered(
+    engine: HFEngine, prompts: Prompts, tmp_path: Path
+) -> None:
+    groups = begin_alike(engine, prompts)
+    cached = CachedEngine(engine, AnswerCache(tmp_path / "answers.sqlite"), batch_tokens=10_000, batch_rows=2)
+    heard: list[int] = []
+    cached.on_answers = lambda batch: heard.append(batch.totals.requests)
+    assert cached.ask([[], []]) == [[], []]
+    assert [len(answers) for answers in cached.ask([[], *groups])] == [0] + [3] * len(groups)
+    assert max(heard) == 2
+    assert sum(heard) == 3 * len(groups)
+    cached.cache.close()
+
+
+def test_choices_are_read_where_they_are_whatever_likelihoods_come_before() -> None:
+    logits = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
+    prompt = Prompt(user="", prefill="", text="", token_ids=(1,))
+    likely = LoglikelihoodQuestion(prompt=prompt, continuation=Continuation(text="", token_ids=(3, 4)))
+    choice = ChoiceQuestion(prompt=prompt, choices=(Choice(text="", token_id=2),))
+    reading = Reading(logits_N_V=logits.clone(), states_B_L_W=torch.zeros(3, 0, 0), kept=[])
+    _, *told = read_answers([likely, choice, choice], reading, [[0, 1], [1], [0]], [], at_once=8)
+    exact = logits.log_softmax(-1)[:, 2].tolist()
+    assert [answer.logprobs for answer in told] == [pytest.approx((exact[1],)), pytest.approx((exact[0],))]  # type: ignore[union-attr]
 
 
 def test_a_kill_in_a_call_of_both_kinds_loses_what_is_in_flight_and_no_more(

@@ -6,7 +6,7 @@ from humpback.engines.fake import FakeEngine, fake_model
 from humpback.evaluation.forward import read_forward
 from humpback.evaluation.probe import States
 from humpback.evaluation.raters import InstructionResponse, Missing, Raters
-from humpback.evaluation.signals import SIGNALS, measure_pairs
+from humpback.evaluation.signals import count_calls, measure_pairs
 from humpback.prompts import Prompts
 
 PAIR = InstructionResponse("Name a whale.", "The humpback.")
@@ -67,6 +67,14 @@ def test_signals_without_a_model_ask_none() -> None:
 
 def test_a_probe_that_was_not_fitted_asks_nothing() -> None:
     engine = FakeEngine(fake_model(None))
-    rows, _ = measure_pairs([PAIR], list(SIGNALS), _raters(engine), layers=())
+    names = ["probe", "ifd", "forward_lift"]
+    rows, _ = measure_pairs([PAIR], names, _raters(engine), layers=())
     assert rows[0].missing["probe"].reason.startswith("not_fitted")
     assert rows[0].scores["ifd"] > 0
+    assert engine.totals.requests == count_calls(["forward_lift"], samples=1) == 2
+
+
+def test_what_is_announced_is_what_is_asked() -> None:
+    engine, names = FakeEngine(fake_model(None)), ["rating", "backward_lift", "forward_lift", "ifd"]
+    measure_pairs([PAIR, PAIR], names, _raters(engine), layers=(1,))
+    assert engine.totals.requests == 2 * count_calls([*names, "probe"], samples=1)

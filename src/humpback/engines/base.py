@@ -196,7 +196,7 @@ class AsksTogether(Protocol):
     """An engine that computes once what questions of both kinds have in common at their start."""
 
     def ask(self, groups: Sequence[Sequence[Question]]) -> list[list[ChoiceLogprobs | Loglikelihood]]:
-        """Return the answers to each group's questions, in order. Questions of a group are those that begin alike."""
+        """Return the answers to each group's questions, in order. Questions that begin alike belong in one group."""
         ...
 
 

@@ -10,19 +10,26 @@ KEPT_PER_COMPUTED = 4
 """A token that needs no logits, only its keys and values, costs about this much less memory than one that does."""
 
 
-def plan_batches(lengths: Sequence[int], token_budget: int, max_rows: int = 64) -> list[list[int]]:
-    """Group row indices of like length, so that little is padding and rows * longest stays within the budget.
+def plan_batches(
+    lengths: Sequence[int], token_budget: int, max_rows: int = 64, counts: Sequence[int] = ()
+) -> list[list[int]]:
+    """Group indices of like length, so that little is padding and their number * longest stays within the budget.
 
+    `counts` are the rows that each index stands for, of which a batch has at most `max_rows`; by default one.
     The longest rows come first: a batch that does not fit in memory shows at once, not after an hour. A single row that
     is longer than the budget gets a batch of its own.
     """
     batches: list[list[int]] = []
+    rows = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         batch = batches[-1] if batches else []
-        if batch and len(batch) < max_rows and (len(batch) + 1) * lengths[batch[0]] <= token_budget:
+        own = counts[index] if counts else 1
+        if batch and rows + own <= max_rows and (len(batch) + 1) * lengths[batch[0]] <= token_budget:
             batch.append(index)
+            rows += own
         else:
             batches.append([index])
+            rows = own
     return batches
 
 

@@ -199,12 +199,14 @@ class CachedEngine:
             self._count(EngineTotals(requests=hits, cache_hits=hits), work=hits)
         whole = sum(lengths[row] for row in missing)
         asked = set(missing)
-        open_units = [left for unit in units or ([row] for row in missing) if (left := asked.intersection(unit))]
-        longest = [max(lengths[row] for row in unit) for unit in open_units]
+        open_units = [
+            left for unit in units or ([row] for row in missing) if (left := sorted(asked.intersection(unit)))
+        ]
+        pieces = [unit[at : at + self.batch_rows] for unit in open_units for at in range(0, len(unit), self.batch_rows)]
         # of rows that begin alike the longest is nearly all that is computed
-        most = max(self.batch_rows // max(map(len, units), default=1), 1)
-        for batch in plan_batches(longest, self.batch_tokens, most):
-            rows = [row for index in batch for row in sorted(open_units[index])]
+        longest = [max(lengths[row] for row in piece) for piece in pieces]
+        for batch in plan_batches(longest, self.batch_tokens, self.batch_rows, counts=[len(piece) for piece in pieces]):
+            rows = [row for index in batch for row in pieces[index]]
             part = len(missing) * sum(lengths[row] for row in rows) / max(whole, 1)
             own = [keys[row] for row in rows]
             kinds = [packings[row] for row in rows]
@@ -228,7 +230,7 @@ class CachedEngine:
             # an error is no answer: it is not stored, so that a resumed run asks again
             fine = [(index, answer) for index, answer in answers if not answer.error]
             packed = {index: packings[index].pack(answer) for index, answer in fine}
-            for call in {packings[index].call for index in packed}:
+            for call in dict.fromkeys(packings[index].call for index in packed):
                 items = [(keys[index], data) for index, data in packed.items() if packings[index].call == call]
                 self.cache.put(Source(self.inner.model.content_hash, call), items)
             kept.update(packed)

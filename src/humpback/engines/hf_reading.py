@@ -78,8 +78,9 @@ def _find_logprobs(
         return {}
     every = list(dict.fromkeys(choice.token_id for row in rows for choice in choosing[row].choices))
     at = {place: number for number, place in enumerate(dict.fromkeys(places[row][0] for row in rows))}
-    # logits are numbered as rows come, so all of them are in this order already
-    chosen = logits_N_V if len(at) == len(logits_N_V) else logits_N_V[list(at)]
+    chosen = (
+        logits_N_V if list(at) == list(range(len(logits_N_V))) else logits_N_V[list(at)]
+    )  # a copy, where it must be
     table = chosen.float().log_softmax(-1)[:, every].tolist()
     known = {row: dict(zip(every, table[at[places[row][0]]], strict=True)) for row in rows}
     return {row: [known[row][choice.token_id] for choice in choosing[row].choices] for row in rows}

@@ -16,6 +16,7 @@ from humpback.engines.base import ChoiceLogprobs, ChoiceQuestion, Loglikelihood,
 from humpback.engines.together import ask_together
 from humpback.evaluation.probe import States
 from humpback.evaluation.raters import ENGINE_ERROR, InstructionResponse, Missing, Raters
+from humpback.prompts import Prompt
 
 __all__ = ["ForwardReading", "Likelihoods", "find_missing", "read_forward"]
 
@@ -42,8 +43,9 @@ def read_forward(
 ) -> list[ForwardReading]:
     """Return what M_(t-1) tells of each pair: `likelihoods`, and the hidden states of `layers` where any are named."""
     groups: list[list[Question]] = []
+    empty = raters.prompts.answer("", raters.prompts.both_tags)
     for pair in pairs:
-        given, alone = _ask_likelihoods(pair, raters) if likelihoods else ([], [])
+        given, alone = _ask_likelihoods(pair, empty, raters) if likelihoods else ([], [])
         groups += [[*given, *(_ask_states(pair, raters, layers) if layers else [])], alone]
     answers = iter(ask_together(raters.model, groups))
     readings = []
@@ -67,13 +69,11 @@ def find_missing(given: Loglikelihood, alone: Loglikelihood) -> Missing | None:
     return Missing("empty: no tokens") if given.tokens == 0 else None
 
 
-def _ask_likelihoods(pair: InstructionResponse, raters: Raters) -> tuple[list[Question], list[Question]]:
-    """Return the question of the response given the instruction, and of the response alone."""
-    prompts, target = raters.prompts, raters.prompts.target(pair.response)
-    given, alone = (
-        LoglikelihoodQuestion(prompt=prompts.answer(instruction, prompts.both_tags), continuation=target)
-        for instruction in (pair.instruction, "")
-    )
+def _ask_likelihoods(pair: InstructionResponse, empty: Prompt, raters: Raters) -> tuple[list[Question], list[Question]]:
+    """Return the question of the response given the instruction, and of the response after the prompt `empty` of none."""
+    asked = raters.prompts.answer(pair.instruction, raters.prompts.both_tags)
+    target = raters.prompts.target(pair.response)
+    given, alone = (LoglikelihoodQuestion(prompt=prompt, continuation=target) for prompt in (asked, empty))
     return [given], [alone]
 
 

@@ -82,7 +82,12 @@ class SignalKind:
 
 def count_calls(names: Sequence[str], *, samples: int) -> int:
     """Return the engine requests per pair; replies that have to be asked again come on top."""
-    return sum(SIGNALS[name].calls * (samples if SIGNALS[name].sampled else 1) for name in names)
+    comparing = [name for name in names if SIGNALS[name].compares]
+    return sum(
+        SIGNALS[name].calls * (samples if SIGNALS[name].sampled else 1)
+        for name in names
+        if name not in comparing[1:]  # they are read from the first one's answers
+    )
 
 
 def compute_signals(pairs: Sequence[InstructionResponse], names: Sequence[str], raters: Raters) -> list[SignalScores]:
@@ -98,6 +103,8 @@ def measure_pairs(
     pairs: Sequence[InstructionResponse], names: Sequence[str], raters: Raters, *, layers: Sequence[int]
 ) -> tuple[list[SignalScores], list[States | Missing | None]]:
     """Return the scores of each pair, and the hidden states of `layers`, read in the same passes; None where none is named."""
+    if raters.judge and raters.judge.probe and "probe" in names:
+        assert tuple(layers) == raters.judge.probe.layers, "a fitted probe reads the layers it was fitted on"
     likelihoods = any(SIGNALS[name].compares for name in names)
     readings = read_forward(pairs, raters, likelihoods=likelihoods, layers=layers) if likelihoods or layers else []
     measuring = Measuring(pairs, raters, readings)

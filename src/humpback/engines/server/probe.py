@@ -1,4 +1,4 @@
-"""Asks a server, before any work, what it can do. In: a client. Out: findings. About fifteen requests of a few tokens.
+"""Asks a server, before any work, what it can do. In: a client. Out: findings. Some twenty requests of a few tokens.
 
 What a server says of itself is not believed where it can be tried: settings that are accepted and ignored are found out by
 their effect. A wrong key, a wrong name and an address where nothing answers end here, with one message.
@@ -67,9 +67,9 @@ async def probe(client: Client) -> Findings:
 async def _find_model(client: Client) -> Findings:
     for _ in range(TRIES):
         reply = await client.look("GET", "/v1/models")
-        if reply.status >= 300 or (listed := _listed(reply)):
+        listed = _listed(reply)
+        if listed or reply.status >= 300:
             break  # else a damaged reply, or a list that is empty indeed
-    listed = _listed(reply)
     names = tuple(str(item["id"]) for item in listed)
     aliases = [alias for item in listed for alias in _strings(item.get("aliases"))]
     wanted = client.settings.model
