@@ -28,8 +28,6 @@ def spec_of(examples: int, processes: int) -> TrainSpec:
 
 def test_more_processes_than_rows_of_a_batch_are_refused_by_the_stages_name() -> None:
     assert spec_of(100, 8).batch_size == 8
-    with pytest.raises(
-        InputError, match=r"backward/finetune: the training is not valid: .*processes=9 for batch_size=8"
-    ):
+    with pytest.raises(InputError, match=r"backward/finetune: the training is not valid: processes=9 for batch_size=8"):
         spec_of(100, 9)
     assert spec_of(3000, 9).batch_size == 32

@@ -211,8 +211,9 @@ def check_spec(values: Mapping[str, object], what: str) -> TrainSpec:
 
 
 def _invalid(error: ValidationError, what: str) -> InputError:
-    found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
-    return InputError(f"{what} is not valid: {found}")
+    found = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+    told = "; ".join(f"{key}: {fault}" if key else fault for key, fault in found)
+    return InputError(f"{what} is not valid: {told}")
 
 
 @dataclass(frozen=True, kw_only=True)
