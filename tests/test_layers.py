@@ -53,6 +53,7 @@ HEAVY_FILES = (
         "training/sft.py",
         "training/trainer.py",
         "training/batches.py",
+        "training/attending.py",
         "training/weights.py",
         "training/precision.py",
         "doctor.py",

@@ -198,7 +198,7 @@ def build_trainer(spec: TrainSpec, table: pa.Table, held_out: pa.Table | None, *
     """Load the base model and set up the trainer; TRL neither changes, drops nor reorders a row it is given."""
     order = draw_order(table["sampling"].to_pylist(), Schedule(spec.batch_size, spec.steps), spec.seed)
     rows = Dataset(table.select(["input_ids", "labels", "weight"])).add_column("row", list(range(len(table))))
-    model = load_model(spec)
+    model = load_model(spec, on_cuda=on_cuda)
     trainer = Trainer(
         spec,
         table["id"].to_pylist(),

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from humpback.errors import InputError
 from humpback.memory import lacks_memory
+from humpback.training.attending import ATTENTION
 from humpback.training.checkpoints import write_folder
 from humpback.training.result import ADAPTER, dress_model, write_record
 from humpback.training.spec import TrainSpec
@@ -28,7 +29,7 @@ FULL_STATE = 16
 """Bytes of a trained weight: itself, its gradient and Adam's two moments, in float32."""
 
 
-def load_model(spec: TrainSpec) -> Any:
+def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
     """Load the base model; `precision` is settled. Full training keeps float32 weights: at 1e-5 most updates vanish in bfloat16."""
     config = _read_config(spec.base_model)
     for name in DROPOUTS:
@@ -60,6 +61,8 @@ def load_model(spec: TrainSpec) -> Any:
             f"{'; '.join(filter(None, found))}; give the config.json that belongs to the weights: "
             "missing ones would be trained from random numbers"
         )
+    if spec.precision == "bfloat16" and not on_cuda:
+        model.set_attn_implementation(ATTENTION)
     return model
 
 
