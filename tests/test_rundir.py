@@ -219,10 +219,13 @@ def test_a_curation_that_cannot_be_decided_leaves_a_finished_run_as_it_was(
         raise GateError("curate.precision=0.999 cannot be promised")
 
     before = lab.listing(copy_of_finished)
-    told = r"precision=0.999 .* Nothing was discarded: .*iteration-1/curate is complete .*--rerun-from iteration-1/curate"
-    with monkeypatch.context() as patched, pytest.raises(GateError, match=told):
+    told = (
+        r"precision=0.999 .* Nothing was discarded: .*iteration-1/curate is complete .*--rerun-from iteration-1/curate"
+    )
+    with monkeypatch.context() as patched:
         patched.setattr(deciding, "decide", refuse)
-        lab.run(copy_of_finished, rerun_from=stage)
+        with pytest.raises(GateError, match=told):
+            lab.run(copy_of_finished, rerun_from=stage)
     assert lab.listing(copy_of_finished) == before
     assert lab.run(copy_of_finished) is False
     assert lab.run(copy_of_finished, rerun_from="iteration-1/curate", curate__threshold=4.0)
