@@ -108,7 +108,8 @@ def rate(shares: Sequence[float], *, seed: int, groups: Sequence[int] | None = N
 def _add_up(shares: Sequence[float], groups: Sequence[int]) -> tuple[Floats, Floats]:
     """Return the sum of each group's shares, and how many there are."""
     _, place = np.unique(np.asarray(groups), return_inverse=True)
-    return np.bincount(place, weights=np.asarray(shares, dtype=np.float64)), np.bincount(place).astype(np.float64)
+    sums = np.bincount(place, weights=np.asarray(shares, dtype=np.float64))
+    return sums.astype(np.float64), np.bincount(place).astype(np.float64)
 
 
 def _bootstrap(sums: Floats, counts: Floats, seed: int) -> tuple[float, float]:
