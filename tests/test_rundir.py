@@ -16,8 +16,9 @@ import pytest
 
 from humpback.engines import fake
 from humpback.engines.base import ModelRef
-from humpback.errors import DriftError, InputError, LockedError, StorageError
+from humpback.errors import DriftError, GateError, InputError, LockedError, StorageError
 from humpback.prompts import RUBRICS
+from humpback.rooms import deciding
 from humpback.stages.table import stage_names
 from humpback.store.rundir import Counts, RunDir
 
@@ -208,6 +209,26 @@ def test_a_rerun_that_is_refused_at_an_earlier_stage_has_lost_nothing(
     with pytest.raises(DriftError, match=r"stage seed in .* was made from something else"):
         lab.run(copy_of_finished, rerun_from=stage, seed__holdout=11)
     assert lab.listing(copy_of_finished) == before
+
+
+@pytest.mark.parametrize("stage", [None, "iteration-1/curate", "iteration-1/mix"])
+def test_a_curation_that_cannot_be_decided_leaves_a_finished_run_as_it_was(
+    lab: Lab, copy_of_finished: Path, stage: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise GateError("curate.precision=0.999 cannot be promised")
+
+    before = lab.listing(copy_of_finished)
+    told = (
+        r"precision=0.999 .* Nothing was discarded: .*iteration-1/curate is complete .*--rerun-from iteration-1/curate"
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(deciding, "decide", refuse)
+        with pytest.raises(GateError, match=told):
+            lab.run(copy_of_finished, rerun_from=stage)
+    assert lab.listing(copy_of_finished) == before
+    assert lab.run(copy_of_finished) is False
+    assert lab.run(copy_of_finished, rerun_from="iteration-1/curate", curate__threshold=4.0)
 
 
 @pytest.mark.parametrize("stage", ["iteration-1/score", "report"])

@@ -28,11 +28,26 @@ def test_files_are_described_and_compared_with_seed_and_evaluation_set(command, 
     assert "left out: no_response 1" in shown.out
 
 
+def test_a_data_set_called_seed_is_not_taken_for_the_seed(command, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path / "seed"
+    folder.mkdir()
+    with _pairs(folder / "some.jsonl", 30).open("a") as file:
+        file.write('{"instruction": "no answer"}\n')
+    own = _pairs(tmp_path / "own.jsonl", 25, "lake")
+    monkeypatch.chdir(tmp_path)
+    told = command("statistics", "seed", "--seed", own, "--json").json()
+    assert [(row["name"], row["rows"]) for row in told["sets"]] == [("seed", 25), (str(folder), 30)]
+    assert told["left_out"] == {"seed": {}, str(folder): {"no_response": 1}}
+    same = command("statistics", own, "--seed", "seed", "--json").json()
+    assert [row["name"] for row in same["sets"]] == ["seed", "own.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["gone.jsonl"], "does not exist"),
         (["data.jsonl", "data.jsonl"], "given twice"),
+        (["data.jsonl", "--seed", "7"], "or --random-seed for the number"),
         (["data.jsonl", "--evaluation", "gone.json"], "gone.json is not there"),
         (["data.jsonl", "--instruction", "question", "--response", "answer"], "instruction, response"),
     ],

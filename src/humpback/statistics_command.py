@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +52,10 @@ def statistics(
     from humpback.evaluation.describing import Measuring
     from humpback.recipe import EvaluationSet
 
+    if seed_pairs is not None and not seed_pairs.exists():
+        raise InputError(
+            f"--seed {seed_pairs} is no file of pairs; give one, or --random-seed for the number that samples are drawn by"
+        )
     sets = [EvaluationSet(path=path, columns=[]) for path in evaluation or ()]
     runs = [place for place in places if (place / "recipe.yaml").is_file()]
     if runs and (len(places) > 1 or seed_pairs is not None):
@@ -101,7 +106,7 @@ def _describe_files(
         return _read(path, instruction, response, left_out.setdefault(name, Counter()))
 
     references = [evaluation_reference(evaluation)] if evaluation else []
-    sets = [Described(name, rows(name, path)) for name, path in _names(places)]
+    sets = [Described(name, rows(name, path)) for name, path in _names(places, {SEED} if seed else set())]
     if seed is not None:
         references.insert(0, seed_reference([row.instruction for row in _read(seed, instruction, response, Counter())]))
         sets.insert(0, Described(SEED, rows(SEED, seed), own=SEED))
@@ -109,12 +114,14 @@ def _describe_files(
     return {**data, "left_out": {name: dict(counts) for name, counts in left_out.items()}}
 
 
-def _names(places: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Return each place with a name of its own: the file's, or the whole path where two are called the same."""
+def _names(places: Sequence[Path], taken: AbstractSet[str]) -> list[tuple[str, Path]]:
+    """Return each place with a name of its own: the file's, or the whole path where another is called so or it is `taken`."""
     short = Counter(place.name for place in places)
     if len(set(places)) != len(places):
         raise InputError("a data set is given twice; give each once")
-    return [(place.name if place.name and short[place.name] == 1 else str(place), place) for place in places]
+    short.update(taken)
+    told = [place.name if place.name and short[place.name] == 1 else str(place) for place in places]
+    return [(str(place.absolute()) if name in taken else name, place) for name, place in zip(told, places, strict=True)]
 
 
 def _read(path: Path, instruction: str, response: str, left_out: Counter[str]) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -218,6 +218,23 @@ def test_command_measures_preferences(recorded: Path, tmp_path: Path, command: C
     assert told["n"] == 100
     assert set(told["models"]["fake"]) == {"likelihood", "likelihood_per_token", "judge"}
     assert all(found["failed"] == 0 and 0 <= found["value"] <= 100 for found in told["models"]["fake"].values())
+
+
+def test_preferences_about_one_instruction_are_drawn_together(tmp_path: Path, command: Command) -> None:
+    def told(name: str, groups: int) -> Any:
+        rows = [
+            {"input": f"Q {n % groups}?", "output_1": "so " * (2 + n % 2), "output_2": "so " * (3 - n % 2), "label": 1}
+            for n in range(80)
+        ]
+        ended = command("held-out", "fake", "--preferences", _lines(tmp_path / name, rows), "-o", tmp_path, "--json")
+        return ended.json()["preference"]
+
+    apart, together = told("apart.jsonl", 80), told("together.jsonl", 20)
+    assert (apart["instructions"], together["instructions"]) == (80, 20)
+    one, four = (found["models"]["fake"]["likelihood"] for found in (apart, together))
+    assert (one["value"], one["n"], one["normal_low"] is None) == (four["value"], four["n"], False)
+    assert four["high"] - four["low"] > 1.5 * (one["high"] - one["low"])
+    assert four["reason"] == "20 instructions are too few for a normal interval; 30 are needed"
 
 
 def test_command_refuses_nothing_to_do_and_pairs_that_all_fail(tmp_path: Path, command: Command) -> None:

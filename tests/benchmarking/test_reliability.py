@@ -35,7 +35,7 @@ def _pair(n: int, **more: object) -> dict[str, object]:
 
 def _other_model(folder: Path) -> Path:
     folder.mkdir()
-    (folder / "fake-model.json").write_text('{"fake": "other"}', encoding="utf-8")
+    (folder / "fake-model.json").write_text(json.dumps({"fake": folder.name}), encoding="utf-8")
     return folder
 
 
@@ -45,12 +45,12 @@ def _measure(command: Command, tmp_path: Path, *arguments: object) -> Any:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ratings that are written in the response: `A4` is what the base says, `B2` what the other model says."""
+    """Ratings that are written in the response: `A4` is what the base says, `B2` the other model, `C1` one called third."""
 
     def choose(
         self: FakeEngine, prompts: Sequence[Prompt], choices: Sequence[Choice], *rest: object
     ) -> list[ChoiceLogprobs]:
-        mark = "A" if self.model.path == "fake" else "B"
+        mark = "A" if self.model.path == "fake" else "C" if self.model.path.endswith("third") else "B"
         found = []
         for prompt in prompts:
             said = prompt.user.rpartition("Text:\n")[2].partition(mark)[2][:1]
@@ -109,6 +109,43 @@ def test_preferences_about_one_instruction_are_each_counted(scripted: None, tmp_
     assert (told["pairs"]["items"], told["pairs"]["instructions"]) == (20, 1)
     found = told["human"][0]["preference"]
     assert (found["value"], found["n"], found["ties"]) == (90.0, 10, 2)
+    assert (found["low"], found["reason"][:27]) == (None, "1 instructions are too few ")
+
+
+def test_rows_of_one_instruction_say_no_more_together_than_one(
+    scripted: None, tmp_path: Path, command: Command
+) -> None:
+    def width(name: str, groups: int) -> float:
+        rows = [
+            {
+                "instruction": f"Q {n % groups}",
+                "response": f"A{1 + (3 * (n % 12 % 2) + n % 12 % 5) % 5} {n}",
+                "good": n % 12 % 2 == 0,
+            }
+            for n in range(96)
+        ]
+        judged = _measure(command, tmp_path, "fake", "--pairs", _lines(tmp_path / f"{name}.jsonl", rows))
+        found = judged["human"][0]["auc"]
+        return float(found["high"] - found["low"])
+
+    assert width("few", 24) > 1.5 * width("many", 96)
+
+
+def test_a_model_without_ratings_is_left_out_of_the_icc_by_name(
+    scripted: None, tmp_path: Path, command: Command
+) -> None:
+    rows = [{"instruction": f"Q {n}", "response": f"A{n % 5 + 1} B? C{n % 5 + 1}"} for n in range(12)]
+    silent, third = (_other_model(tmp_path / name) for name in ("silent", "third"))
+    pairs = _lines(tmp_path / "p.jsonl", rows)
+    icc = _measure(command, tmp_path, "fake", silent, third, "--pairs", pairs)["icc"]
+    assert (icc["models"], icc["left_out"]) == (2, [str(silent)])
+    assert (icc["agreement"]["value"], icc["agreement"]["n"]) == (pytest.approx(1), 12)
+    alone = _measure(command, tmp_path, "fake", silent, "--pairs", pairs)["icc"]
+    assert alone["agreement"]["reason"] == "1 of 2 models rated two items or more; 2 are the least"
+    shown = " ".join(
+        command("reliability", "fake", silent, third, "--pairs", pairs, "-o", tmp_path / "out").out.split()
+    )
+    assert f"2 models (left out, as they rated fewer than two items: {silent})" in shown
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import norm, sem
 
 from humpback.benchmarking.comparisons import Comparison
 from humpback.benchmarking.judging import Ruling, Rulings
@@ -52,6 +53,24 @@ def test_interval_is_refused_rather_than_invented(shares: list[float], words: st
     assert (found.low, found.high, found.normal_low) == (None, None, None)
     assert found.reason is not None
     assert words in found.reason
+
+
+def test_rows_of_a_group_are_drawn_together_and_copies_say_nothing_new() -> None:
+    shares = np.random.default_rng(2).random(40).tolist()
+    once, groups = rate(shares, seed=0), [n for n in range(40) for _ in range(3)]
+    copied = rate(np.repeat(shares, 3).tolist(), seed=0, groups=groups)
+    assert copied.n == 120
+    for name in ("value", "low", "high", "normal_low", "normal_high"):
+        assert getattr(copied, name) == pytest.approx(getattr(once, name)), name
+
+
+def test_normal_interval_without_groups_is_the_standard_errors() -> None:
+    shares = np.random.default_rng(2).random(40)
+    found = rate(shares.tolist(), seed=0)
+    half = 100 * norm.ppf(0.975) * sem(shares)
+    assert (found.normal_low, found.normal_high) == pytest.approx(
+        (100 * shares.mean() - half, 100 * shares.mean() + half)
+    )
 
 
 def test_few_prompts_have_a_bootstrap_and_no_normal_interval() -> None:

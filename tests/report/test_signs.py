@@ -77,7 +77,7 @@ def _spoil_diversity(data: Data) -> None:
 def _spoil_signal(data: Data) -> None:
     signal = data["curation"][1]["decision"]["signal"]
     entry = next(entry for entry in data["audits"][1]["signals"] if entry["signal"] == signal)
-    entry["auc"]["all"] = {"value": 0.55, "low": 0.49, "high": 0.6, "n": 60}
+    entry["auc"]["all"] = {"value": 0.55, "low": 0.49, "high": 0.59, "n": 60}
 
 
 def _spoil_change(name: str) -> Callable[[Data], None]:
@@ -261,15 +261,27 @@ def test_hostile_figures_of_a_sign_are_escaped(tmp_path: Path, data: Data) -> No
 # -- win rates kept in a run's folder --------------------------------------------------------------------------------------
 
 
+def _train(run: Path, room: str, content_hash: str) -> None:
+    counts = {"read": 0, "kept": 0, "rejected": {}, "failed": {}}
+    told = {"name": f"{room}/finetune", "iteration": None, "fingerprint": "x", "identity": {}, **counts, "seconds": 0.0}
+    told |= {"result": {"content_hash": content_hash}, "engine": {}, "environment": {}}
+    path = run / room / "finetune" / "manifest.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told), encoding="utf-8")
+
+
 def _keep_win_rate(run: Path, model: str, baseline: str, value: float = 60.0) -> None:
     folder = run / "winrate" / f"{model}-{baseline}"
     folder.mkdir(parents=True)
+    for side in (model, baseline):
+        _train(run, side, f"hash of {side}")
     rate = {"value": value, "low": value - 5, "high": value + 5, "n": 100, "reason": None}
     told = {
         "model": f"runs/{run.name}/{model}/finetune/model",
         "baseline": f"runs/{run.name}/{baseline}/finetune/model",
         "judge": "J",
         "judge_is_a_side": False,
+        "content_hashes": {"model": f"hash of {model}", "baseline": f"hash of {baseline}"},
         "win_rate": rate,
     }
     (folder / "winrate.json").write_text(json.dumps(told), encoding="utf-8")
@@ -280,6 +292,59 @@ def test_win_rate_is_that_of_the_later_model(tmp_path: Path) -> None:
     _keep_win_rate(tmp_path, "iteration-1", "elsewhere")
     (row,) = read_win_rates(tmp_path)
     assert (row["model"], row["against"], row["value"], row["low"], row["high"]) == ("M_2", "M_0", 70.0, 65.0, 75.0)
+
+
+def test_win_rate_of_another_runs_models_is_none_of_this_one(tmp_path: Path) -> None:
+    other, own = tmp_path / "a" / "demo", tmp_path / "b" / "demo"
+    _keep_win_rate(other, "iteration-0", "iteration-1")
+    own.mkdir(parents=True)
+    (other / "winrate").rename(own / "winrate")  # as it is named, it may be of either run called demo
+    for room in ("iteration-0", "iteration-1"):
+        _train(own, room, "another model's")
+    assert read_win_rates(own) == []
+
+
+def test_win_rate_of_a_model_that_was_trained_anew_since_is_not_told(tmp_path: Path) -> None:
+    _keep_win_rate(tmp_path, "iteration-0", "iteration-1")
+    assert len(read_win_rates(tmp_path)) == 1
+    _train(tmp_path, "iteration-1", "trained anew")
+    assert read_win_rates(tmp_path) == []
+
+
+def test_win_rate_stays_told_when_the_run_is_renamed(tmp_path: Path) -> None:
+    _keep_win_rate(tmp_path / "before", "iteration-0", "iteration-1")
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert len(read_win_rates(tmp_path / "after")) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "state"),
+    [(0.45, 0.58, "found"), (0.3, 0.45, "found"), (0.45, 0.8, "cannot tell"), (0.55, 0.8, "not found")],
+)
+def test_signal_is_a_coin_only_where_its_interval_can_tell(data: Data, low: float, high: float, state: str) -> None:
+    for curation in data["curation"]:
+        audit = data["audits"][curation["iteration"] - 1]
+        entry = next(row for row in audit["signals"] if row["signal"] == curation["decision"]["signal"])
+        entry["auc"]["all"] = {"value": (low + high) / 2, "low": low, "high": high, "n": 60}
+    assert signs_pairs.signal_is_a_coin(data).state == state
+
+
+@pytest.mark.parametrize(("half", "state"), [(0.001, "not found"), (0.02, "cannot tell")])
+def test_iterations_do_not_turn_only_where_a_loss_is_ruled_out(data: Data, half: float, state: str) -> None:
+    _differ(data, "M_1", "M_0", -0.05, 0.001)
+    _differ(data, "M_2", "M_0", -0.05, 0.001)
+    _differ(data, "M_2", "M_1", 0.0, half)
+    found = signs_models.iterations_turn(data)
+    assert found.state == state
+    assert ("not ruled out" in found.told) == (state == "cannot tell")
+
+
+def test_pairs_too_long_to_be_rated_are_not_called_unparsed(data: Data) -> None:
+    scores = data["curation"][0]["scores"]
+    scores["with_value"]["rating"], scores["unparsed"]["rating"] = 40, 60
+    scores["not_given"] = {**scores["not_given"], "rating": {"unparsed": 10, "too_long": 50, "truncated": 0}}
+    told = signs_pairs.ratings_unparsed(data).told
+    assert "60.0% of 100 without a rating (10 unparsed, 50 too long)" in told
 
 
 def test_damaged_win_rate_is_named(tmp_path: Path) -> None:

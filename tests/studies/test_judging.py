@@ -87,6 +87,31 @@ def test_another_judge_trains_nothing_and_the_first_is_not_asked_again(
     assert _trained(out) == models
 
 
+def test_judges_files_are_found_beside_the_study_and_a_changed_one_is_named(
+    study: Path, tmp_path: Path, command: Command, lab: Lab
+) -> None:
+    _write(study, prompts="prompts.jsonl")
+    out = tmp_path / "out"
+    told = command("study", "ablation", study, "-o", out, "--dry-run").out  # from another folder than the study's
+    assert "time to judge: not known before the first model is judged" in told
+    assert command("study", "ablation", study, "-o", out, "--json").json()["metrics"]["win_rate"]["prompts"] == 12
+    models = _trained(out)
+    extended = yaml.safe_load(study.read_text(encoding="utf-8")) | {"seeds": [0, 1, 2]}
+    study.write_text(yaml.safe_dump(extended, sort_keys=False), encoding="utf-8")
+    assert "time to judge: about" in command("study", "ablation", study, "-o", out, "--dry-run").out
+    _write(study, prompts="prompts.jsonl")
+    lab.write_lines(tmp_path / "prompts.jsonl", PROMPTS[:10])
+    ended = command("study", "ablation", study, "-o", out)
+    assert ended.status != 0
+    assert "prompts.jsonl has other contents than when this cell was judged" in " ".join(
+        (ended.out + ended.err).split()
+    )
+    (tmp_path / "prompts.jsonl").rename(tmp_path / "fewer.jsonl")
+    _write(study, prompts="fewer.jsonl")
+    assert command("study", "ablation", study, "-o", out, "--json").json()["metrics"]["win_rate"]["prompts"] == 10
+    assert _trained(out) == models
+
+
 def test_rows_keep_answers_and_rulings(study: Path, tmp_path: Path, command: Command) -> None:
     _write(study, model="fake")
     command("study", "ablation", study, "-o", tmp_path / "out")

@@ -26,6 +26,7 @@ __all__ = [
     "Preference",
     "by_instruction",
     "by_source",
+    "group_instructions",
     "prefer_by_judge",
     "prefer_by_likelihood",
     "read_heldout",
@@ -138,6 +139,12 @@ def by_instruction(values: Likelihoods, instructions: Mapping[str, str]) -> Like
         tokens=tuple(sum(values.tokens[row] for row in rows) for rows in groups.values()),
         errors=tuple(None for _ in groups),
     )
+
+
+def group_instructions(texts: Iterable[str]) -> list[int]:
+    """Return the number of each instruction, equal for those that differ only in case, space or the last stop."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(normalise_instruction(text), len(numbers)) for text in texts]
 
 
 def read_preferences(path: Path) -> list[Preference]:

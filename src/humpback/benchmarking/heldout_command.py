@@ -13,6 +13,7 @@ from humpback.benchmarking.heldout import (
     Preference,
     by_instruction,
     by_source,
+    group_instructions,
     prefer_by_judge,
     prefer_by_likelihood,
     read_heldout,
@@ -51,6 +52,7 @@ def run_heldout(
         raise InputError("a model is named twice; name each once")
     held = read_heldout(pairs) if pairs else None
     preferred = read_preferences(preferences) if preferences else []
+    groups = group_instructions(preference.instruction for preference in preferred)
     kinds: dict[str, dict[str, Likelihoods]] = {"response": {}, "instruction": {}}
     accuracies: dict[str, dict[str, object]] = {}
     for model in models:
@@ -65,10 +67,15 @@ def run_heldout(
                 if "choice_logprobs" in engine.capabilities:
                     judge = make_prompts(engine, options, rubric=PAIR_RUBRIC)
                     wins["judge"] = prefer_by_judge(preferred, engine, judge)
-                accuracies[model] = {way: _accuracy(values, seed) for way, values in wins.items()}
+                accuracies[model] = {way: _accuracy(values, groups, seed) for way, values in wins.items()}
     report = {
         "likelihood": _likelihood(held, kinds, seed) if held else None,
-        "preference": {"n": len(preferred), "first_better": _first(preferred), "models": accuracies}
+        "preference": {
+            "n": len(preferred),
+            "instructions": len(set(groups)),
+            "first_better": _first(preferred),
+            "models": accuracies,
+        }
         if preferred
         else None,
     }
@@ -81,9 +88,10 @@ def run_heldout(
         print(clean("\n".join([*_likelihood_lines(report["likelihood"]), *_preference_lines(report["preference"])])))
 
 
-def _accuracy(wins: Sequence[float | None], seed: int) -> dict[str, object]:
-    given = [win for win in wins if win is not None]
-    return {**asdict(rate(given, seed=seed)), "failed": len(wins) - len(given)}
+def _accuracy(wins: Sequence[float | None], groups: Sequence[int], seed: int) -> dict[str, object]:
+    given = [(win, group) for win, group in zip(wins, groups, strict=True) if win is not None]
+    found = rate([win for win, _ in given], seed=seed, groups=[group for _, group in given])
+    return {**asdict(found), "failed": len(wins) - len(given)}
 
 
 def _first(preferences: Sequence[Preference]) -> float:
@@ -148,7 +156,8 @@ def _preference_lines(told: object) -> list[str]:
     if not isinstance(told, dict):
         return []
     lines = [
-        f"{told['n']} human preferences; always the first output would be right in {100 * told['first_better']:.0f} %"
+        f"{told['n']} human preferences about {told['instructions']} instructions; always the first output would be right in "
+        f"{100 * told['first_better']:.0f} %; 95 % by bootstrap over instructions"
     ]
     for model, ways in told["models"].items():
         lines += [f"{model}, by {way}: {tell(found)}, {found['failed']} failed" for way, found in ways.items()]

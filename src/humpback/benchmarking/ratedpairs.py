@@ -6,17 +6,16 @@ Three forms: `{instruction, response}`, also with `label` (1 to 5) or `good`, as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from humpback.benchmarking.alpacaeval import draw, read_json_rows
-from humpback.benchmarking.heldout import read_preferences
+from humpback.benchmarking.heldout import group_instructions, read_preferences
 from humpback.errors import InputError
 from humpback.evaluation.labellog import FILE_NAME, is_good
 from humpback.evaluation.labels import read_labels
-from humpback.seeds.readers import normalise_instruction
 
 __all__ = ["Item", "Items", "read_items"]
 
@@ -62,7 +61,7 @@ def read_items(path: Path, *, sample: int | None, seed: int) -> Items:
             kind="preferences",
             items=tuple(
                 Item(instruction=p.instruction, response=text, group=group, better=place == p.better)
-                for group, p in zip(_group(p.instruction for p in chosen), chosen, strict=True)
+                for group, p in zip(group_instructions(p.instruction for p in chosen), chosen, strict=True)
                 for place, text in enumerate(p.outputs)
             ),
             left_out={},
@@ -86,7 +85,7 @@ def _from_run(run: Path, sample: int | None, seed: int) -> Items:
             good=pair.good,
             weight=pair.weight,
         )
-        for group, pair in zip(_group(pair.instruction for pair in chosen), chosen, strict=True)
+        for group, pair in zip(group_instructions(pair.instruction for pair in chosen), chosen, strict=True)
     )
     left_out = {"labelled candidates that are gone": labels.gone, "labellers are split": labels.split}
     return Items(kind="labels of a run", items=items, left_out={why: n for why, n in left_out.items() if n})
@@ -114,7 +113,7 @@ def _from_pairs(path: Path, rows: Sequence[Row], sample: int | None, seed: int) 
         )
     items = []
     chosen = draw(list(said.items()), sample, seed)
-    groups = _group(instruction for (instruction, _), _ in chosen)
+    groups = group_instructions(instruction for (instruction, _), _ in chosen)
     for group, ((instruction, response), labels) in zip(groups, chosen, strict=True):
         given = [label for label, _ in labels if label is not None]
         votes = [good for _, good in labels if good is not None]
@@ -128,12 +127,6 @@ def _from_pairs(path: Path, rows: Sequence[Row], sample: int | None, seed: int) 
             )
         )
     return Items(kind="pairs", items=tuple(items), left_out={"context": with_context} if with_context else {})
-
-
-def _group(instructions: Iterable[str]) -> list[int]:
-    """Return the number of each instruction, equal for those that are one."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(normalise_instruction(text), len(numbers)) for text in instructions]
 
 
 def _read_label(path: Path, number: int, row: Row) -> tuple[float | None, bool | None]:

@@ -180,11 +180,23 @@ def _plain(figures: NamedTuple) -> Row:
 
 
 def _icc(rated: Mapping[str, Rated], groups: Sequence[int], draw: Draw) -> Row | None:
-    """Return both ICCs over all models; None for one model, which has nobody to agree with."""
+    """Return both ICCs over the models that rated two items or more; None for one model, which has nobody to agree with."""
     if len(rated) < 2:
         return None
-    agreement, consistency = intraclass(np.stack([own.scores for own in rated.values()], axis=1), groups, draw)
-    return {"models": len(rated), "agreement": asdict(agreement), "consistency": asdict(consistency)}
+    scores = {model: own.scores for model, own in rated.items() if np.count_nonzero(~np.isnan(own.scores)) > 1}
+    left_out = [model for model in rated if model not in scores]
+    if len(scores) < 2:
+        none = Figure(
+            value=None, n=0, reason=f"{len(scores)} of {len(rated)} models rated two items or more; 2 are the least"
+        )
+        return {"models": len(scores), "left_out": left_out, "agreement": asdict(none), "consistency": asdict(none)}
+    agreement, consistency = intraclass(np.stack(list(scores.values()), axis=1), groups, draw)
+    return {
+        "models": len(scores),
+        "left_out": left_out,
+        "agreement": asdict(agreement),
+        "consistency": asdict(consistency),
+    }
 
 
 def _by_people(own: Rated, items: Items, draw: Draw) -> Row:
@@ -193,10 +205,10 @@ def _by_people(own: Rated, items: Items, draw: Draw) -> Row:
     groups = [item.group for item in items.items]
     if items.kind == "preferences":
         wins = _prefer(own.scores, items.items)
-        given = [win for win in wins if win is not None]
+        given = [(win, group) for win, group in zip(wins, groups[::2], strict=True) if win is not None]
         told["preference"] = {
-            **asdict(rate(given, seed=draw.seed)),
-            "ties": sum(win == 0.5 for win in given),
+            **asdict(rate([win for win, _ in given], seed=draw.seed, groups=[group for _, group in given])),
+            "ties": sum(win == 0.5 for win, _ in given),
             "failed": len(wins) - len(given),
         }
     labels = np.array([np.nan if item.label is None else item.label for item in items.items])
@@ -210,6 +222,7 @@ def _by_people(own: Rated, items: Items, draw: Draw) -> Row:
             [bool(item.good) for _, item in judged],
             [item.weight for _, item in judged],
             **draw._asdict(),
+            groups=[item.group for _, item in judged],
         )
         told["auc"] = asdict(
             found or Figure(value=None, n=len(judged), reason=_why_no_auc([item for _, item in judged]))

@@ -28,7 +28,7 @@ def print_reliability(report: Row, folder: Path) -> None:
     print(
         clean(
             f"{pairs['items']} items of {pairs['instructions']} instructions ({pairs['kind']}){left_out}; rubric {report['rubric']}, "
-            f"{report['way']}; intervals 95 %, bootstrap over instructions (of preferences and AUC: over rows)"
+            f"{report['way']}; intervals 95 %, bootstrap over instructions"
         )
     )
     headers = ["model", "rated>", "missing", "mean>", "sd>", "quartiles>", "1 2 3 4 5>", "label mass>"]
@@ -37,11 +37,10 @@ def print_reliability(report: Row, folder: Path) -> None:
         headers = ["model", "against", "n>", "weighted kappa>", "kappa>", "rank correlation>"]
         print_table("How far models agree", headers, [_between(row) for row in report["between"]])
         icc = report["icc"]
-        print(
-            clean(
-                f"ICC(2,1), absolute agreement of {icc['models']} models: {_tell(icc['agreement'])}, n = {icc['agreement']['n']}"
-            )
-        )
+        left_out = ", ".join(names[model] for model in icc["left_out"])
+        without = f" (left out, as they rated fewer than two items: {left_out})" if left_out else ""
+        told = f"{_tell(icc['agreement'])}, n = {icc['agreement']['n']}"
+        print(clean(f"ICC(2,1), absolute agreement of {icc['models']} models{without}: {told}"))
         print(clean(f"ICC(3,1), consistency: {_tell(icc['consistency'])}"))
     else:
         print("one model was given: there is no other to agree with")

@@ -50,6 +50,8 @@ class Answers:
     """Outputs that ended because they were as long as allowed."""
     totals: EngineTotals | None = None
     """None for a file of outputs."""
+    content_hash: str | None = None
+    """Of the model; None for a file of outputs."""
 
 
 def is_outputs(side: str) -> bool:
@@ -135,7 +137,7 @@ def answer(
     tag = choose_tag(side, tags)
     with opened(side, options, needs="generate") as engine:
         given = ask(engine, make_prompts(engine, options), questions, name=side, tag=tag, sampling=sampling, seed=seed)
-        return replace(given, totals=replace(engine.totals))
+        return replace(given, totals=replace(engine.totals), content_hash=engine.model.content_hash)
 
 
 def ask(

@@ -195,6 +195,7 @@ def _report(
         "length_controlled": asdict(winrates.control_length(comparisons, seed=settings.seed)),
         "by_category": {k: asdict(v) for k, v in winrates.by_category(comparisons, seed=settings.seed).items()},
         "by_length": {k: asdict(v) for k, v in winrates.by_length(comparisons, seed=settings.seed).items()},
+        "content_hashes": {place: side.content_hash for place, side in zip(("model", "baseline"), sides, strict=True)},
         "mean_chars": {side.name: _mean_chars(side) for side in sides},
         "sides": {side.name: _side(side) for side in sides},
         "judge_figures": asdict(judge),

@@ -75,26 +75,28 @@ class JudgeFigures:
     """How many of each kind: parsed, and why others gave no verdict."""
 
 
-def rate(shares: Sequence[float], *, seed: int) -> Estimate:
-    """Return the mean share in percent, with both intervals where there are prompts enough."""
+def rate(shares: Sequence[float], *, seed: int, groups: Sequence[int] | None = None) -> Estimate:
+    """Return the mean share in percent, with both intervals where there are prompts enough.
+
+    `groups` numbers the instruction of each share; those of one are drawn together. None: every share has a prompt of its own.
+    """
     n = len(shares)
     if not n:
         return Estimate(value=None, n=0, reason="no prompt has a verdict in both orders")
-    values = np.asarray(shares, dtype=np.float64)
-    mean = float(100 * values.mean())
-    if n < MIN_BOOTSTRAP:
-        return Estimate(value=mean, n=n, reason=f"{n} prompts are too few for an interval; {MIN_BOOTSTRAP} are needed")
-    if np.ptp(values) == 0:
-        return Estimate(
-            value=mean, n=n, reason="all prompts came out alike; resampling them says nothing of the spread"
-        )
-    low, high = _bootstrap(values, seed)
+    sums, counts = _add_up(shares, range(n) if groups is None else groups)
+    units, what = len(sums), "prompts" if len(sums) == n else "instructions"
+    mean = float(100 * sums.sum() / n)
+    if units < MIN_BOOTSTRAP:
+        reason = f"{units} {what} are too few for an interval; {MIN_BOOTSTRAP} are needed"
+        return Estimate(value=mean, n=n, reason=reason)
+    if np.ptp(sums / counts) == 0:
+        reason = f"all {what} came out alike; resampling them says nothing of the spread"
+        return Estimate(value=mean, n=n, reason=reason)
+    low, high = _bootstrap(sums, counts, seed)
     normal: tuple[float | None, float | None] = (None, None)
-    reason = f"{n} prompts are too few for a normal interval; {MIN_NORMAL} are needed"
-    if n >= MIN_NORMAL:
-        from scipy.stats import norm, sem
-
-        half = float(norm.ppf(0.975) * sem(values) * 100)
+    reason = f"{units} {what} are too few for a normal interval; {MIN_NORMAL} are needed"
+    if units >= MIN_NORMAL:
+        half = _normal_half(sums, counts)
         normal, reason = (mean - half, mean + half), ""
         if normal[0] < 0 or normal[1] > 100:
             normal, reason = (None, None), "so near to 0 or 100 that a normal interval would pass it"
@@ -103,18 +105,40 @@ def rate(shares: Sequence[float], *, seed: int) -> Estimate:
     )
 
 
-def _bootstrap(values: Floats, seed: int) -> tuple[float, float]:
+def _add_up(shares: Sequence[float], groups: Sequence[int]) -> tuple[Floats, Floats]:
+    """Return the sum of each group's shares, and how many there are."""
+    _, place = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.bincount(place, weights=np.asarray(shares, dtype=np.float64))
+    return sums.astype(np.float64), np.bincount(place).astype(np.float64)
+
+
+def _bootstrap(sums: Floats, counts: Floats, seed: int) -> tuple[float, float]:
     from scipy.stats import bootstrap
 
+    def mean(sums: Floats, counts: Floats, axis: int = -1) -> Floats:
+        return np.asarray(100 * sums.sum(axis=axis) / counts.sum(axis=axis))
+
     bounds = bootstrap(
-        (100 * values,),
-        np.mean,
+        (sums, counts),
+        mean,
+        paired=True,
+        vectorized=True,
         n_resamples=RESAMPLES,
         method="percentile",
         batch=256,
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(bounds.low), float(bounds.high)
+
+
+def _normal_half(sums: Floats, counts: Floats) -> float:
+    """Return half the normal interval, in percent: by the standard error of a mean whose groups, not rows, are independent."""
+    from scipy.stats import norm
+
+    residuals = sums - counts * sums.sum() / counts.sum()
+    units = len(sums)
+    error = math.sqrt(units / (units - 1) * float((residuals**2).sum())) / float(counts.sum())
+    return float(norm.ppf(0.975) * error * 100)
 
 
 def sign_test(shares: Sequence[float]) -> float | None:

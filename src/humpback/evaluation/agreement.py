@@ -16,6 +16,8 @@ from humpback.evaluation.stats import MIN_PAIRS, Interval
 __all__ = ["cohen_kappa", "exact_share", "weighted_auc", "weighted_share"]
 
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable], *, ordinal: bool = False) -> float | None:
@@ -63,27 +65,43 @@ def weighted_auc(
     resamples: int,
     confidence: float,
     seed: int,
+    groups: Sequence[int] | None = None,
 ) -> Interval | None:
     """Return the chance that a good pair scores above a bad one, ties half; None without a pair of each.
 
-    Good and bad pairs are resampled apart, so that no resample lacks either.
+    Good and bad pairs are resampled apart, so that no resample lacks either. With `groups`, pairs of one group are drawn together
+    whichever side they are on, and a resample that lacks a side is drawn anew.
     """
     score, weight, is_good = np.asarray(scores, float), np.asarray(weights, float), np.asarray(good, bool)
-    sides = [(score[side], weight[side]) for side in (is_good, ~is_good)]
-    if any(not len(values) for values, _ in sides):
+    if is_good.all() or not is_good.any():
         return None
+    sides = [(score[side], weight[side]) for side in (is_good, ~is_good)]
     value, n = _auc(*sides[0], *sides[1]), len(score)
-    if min(len(values) for values, _ in sides) < MIN_PAIRS:
+    own = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    places = np.arange(n) if own is None else own
+    if min(len(np.unique(places[side])) for side in (is_good, ~is_good)) < MIN_PAIRS:
         return Interval(value=value, low=None, high=None, n=n)
     dice = np.random.default_rng(seed)
     drawn = np.empty(resamples)
     for index in range(resamples):
+        if own is not None:
+            drawn[index] = _draw_groups(score, is_good, weight, own, dice)
+            continue
         picks = [dice.integers(len(values), size=len(values)) for values, _ in sides]
         (one, other), (pick_one, pick_other) = sides, picks
         drawn[index] = _auc(one[0][pick_one], one[1][pick_one], other[0][pick_other], other[1][pick_other])
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return Interval(value=value, low=float(low), high=float(high), n=n)
+
+
+def _draw_groups(score: Floats, is_good: Mask, weight: Floats, own: Places, dice: np.random.Generator) -> float:
+    """Return the AUC of one resample of whole groups, each as often as it is drawn."""
+    many = int(own.max()) + 1
+    while True:  # both sides lie in MIN_PAIRS groups or more, so hardly ever twice
+        heavy = weight * np.bincount(dice.integers(many, size=many), minlength=many)[own]
+        if heavy[is_good].sum() > 0 and heavy[~is_good].sum() > 0:
+            return _auc(score[is_good], heavy[is_good], score[~is_good], heavy[~is_good])
 
 
 def _auc(good: Floats, good_weight: Floats, bad: Floats, bad_weight: Floats) -> float:

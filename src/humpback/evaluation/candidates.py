@@ -40,12 +40,16 @@ def describe_scores(
 ) -> dict[str, Any]:
     """Return how many candidates have a value, how much their scores say, how like the audit they are, and P(good) on both."""
     count, with_value, unparsed = 0, dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    not_given = {name: dict.fromkeys(NOT_GIVEN, 0) for name in names}
     p_good: list[float] = []
     for row in scored():
         count += 1
         for name in names:
             with_value[name] += name in row.scores
-            unparsed[name] += row.missing.get(name, "").startswith(NOT_GIVEN)
+            word = row.missing.get(name, "").partition(":")[0]
+            if word in not_given[name]:
+                not_given[name][word] += 1
+                unparsed[name] += 1
         if P_GOOD in row.scores:
             p_good.append(row.scores[P_GOOD])
     sample = [row.scores for row in heapq.nsmallest(SAMPLE, scored(), key=lambda row: row.id)]
@@ -55,6 +59,7 @@ def describe_scores(
         "candidates": count,
         "with_value": with_value,
         "unparsed": unparsed,
+        "not_given": not_given,
         "prevalence": estimate_prevalence(p_good),
         "entropy": {name: _tell_entropy(name, sample, audited) for name in shown},
         "shift": _measure_shift(sample, audit_rows) if p_good else None,

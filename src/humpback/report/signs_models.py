@@ -76,16 +76,30 @@ def iterations_turn(data: Row) -> Sign:
     """A later model is surely worse than an earlier one."""
     ran = data["iterations"]["ran"]
     plateau, worse, _ = find_turn(data["evaluation"], ran)
-    state: State = "not checked" if ran == 1 or plateau is None else "not found" if worse is None else "found"
+    state: State = "not checked" if ran == 1 or plateau is None else "found" if worse is not None else "not found"
+    told = "one iteration has no later one" if ran == 1 else data["turn"]
+    if state == "not found" and (row := _worst_later(data, plateau or 0)) is not None and row["high"] > MIN_GAIN:
+        state, told = "cannot tell", f"{told}; a loss of {MIN_GAIN:g} is not ruled out: {_tell(row)}"
     cure = f"iterations: {max(plateau or 1, 1)}, or iterations: auto, which ends by itself"
     return Sign(
         name="iterations_turn",
         what="a later iteration is worse than an earlier one",
         state=state,
-        told="one iteration has no later one" if ran == 1 else data["turn"],
-        limit="the whole interval of the paired difference to the first model that none surely betters is above 0",
+        told=told,
+        limit="the whole interval of the paired difference to the first model that none surely betters is above 0; open unless a "
+        f"loss of {MIN_GAIN:g} nats per token is ruled out",
         advice="iterations: 2, as the paper" if ran == 1 else _advise(state, cure),
     )
+
+
+def _worst_later(data: Row, plateau: int) -> Row | None:
+    """Return the difference of the model after the plateau that may be worst; None where there is none after it."""
+    rows = data["evaluation"]["response_nll"]["both tags"]["differences"]
+    later = [f"M_{t}" for t in range(plateau + 1, data["iterations"]["ran"] + 1)]
+    found = [
+        row for row in rows if row["against"] == f"M_{plateau}" and row["model"] in later and row["high"] is not None
+    ]
+    return max(found, key=lambda row: float(row["high"]), default=None)
 
 
 def nothing_new_learnt(data: Row) -> Sign:

@@ -35,6 +35,8 @@ MAX_FALL = 0.05
 """Fall of AUC or of precision that has to be ruled out before a sign counts as not found: one more bad pair among twenty kept."""
 COIN = 0.5
 """AUC of a signal that knows nothing."""
+MIN_AUC = 0.6
+"""Least AUC worth curating by. METHOD: a rubric that reached 0.55 was blind, a probe of 0.63 on a kind it never saw was not."""
 MAX_UNPARSED = 0.1
 """Share of the candidates without a rating. A full replication lost 45 to 67 % of its ratings and got worse (METHOD); from a tenth on,
 which pairs pass depends on whose rating could be read as much as on what it said."""
@@ -140,13 +142,17 @@ def signal_is_a_coin(data: Row) -> Sign:
         if interval["low"] is None:
             return "not checked", f"{where}: {interval['n']} held-out pairs are too few for an interval"
         told = f"{where} AUC {interval['value']:.2f} ({interval['low']:.2f} to {interval['high']:.2f})"
-        return "found" if interval["low"] <= COIN else "not found", told
+        if interval["low"] > COIN:
+            return "not found", told
+        if interval["high"] > MIN_AUC:
+            return "cannot tell", f"{told}, which holds {COIN:g} and AUCs worth having"
+        return "found", told
 
     return _sign(
         "signal_is_a_coin",
         "what curates tells good pairs from spoilt ones no better than a coin",
         [look(curation) for curation in data["curation"]],
-        f"the interval of its audited AUC holds {COIN:g}",
+        f"the interval of its audited AUC holds {COIN:g}, or lies below, and rules out more than {MIN_AUC:g}",
         "take another signal (curate.signal: auto takes the best), another rubric (prompts.rubric) or a larger base model",
         unchecked="nothing was curated",
         get="hold out more pairs (seed.holdout)",
@@ -218,7 +224,12 @@ def _look_at_ratings(curation: Row) -> Iterator[Look]:
             yield "not checked", f"{where}: {asked} candidates were asked about, {MIN_JUDGED} are needed"
             continue
         share = scores["unparsed"][name] / asked
-        yield "found" if share > MAX_UNPARSED else "not found", f"{where}: {share:.1%} of {asked:,} unparsed"
+        why = scores.get("not_given", {}).get(
+            name, {}
+        )  # candidates that were scored before reasons were counted have none
+        reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in why.items() if n)
+        told = f"{where}: {share:.1%} of {asked:,} without a rating" + (f" ({reasons})" if reasons else "")
+        yield "found" if share > MAX_UNPARSED else "not found", told
 
 
 def scores_collapse(data: Row) -> Sign:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from humpback.errors import StorageError
+from humpback.store.rundir import RunDir
 
 __all__ = ["FOLDER", "read_win_rates"]
 
@@ -18,12 +19,13 @@ FOLDER = "winrate"
 
 
 def read_win_rates(run: Path) -> list[dict[str, Any]]:
-    """Return the comparisons of two of the run's models, the later model first; those of other sides are none of them."""
-    found = []
+    """Return the comparisons of two of the run's models as they are now, the later model first; other sides are passed over."""
+    found, run_dir = [], RunDir(run)
     for path in sorted(run.glob(f"{FOLDER}/*/winrate.json")):
         try:
             told = json.loads(path.read_bytes())
-            model, against = (_find_model(run, told[side]) for side in ("model", "baseline"))
+            hashes = told["content_hashes"]
+            model, against = (_find_model(run_dir, told[side], hashes[side]) for side in ("model", "baseline"))
             rate = {key: told["win_rate"][key] for key in ("value", "low", "high", "n", "reason")}
             judge = {key: told[key] for key in ("judge", "judge_is_a_side")}
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -48,10 +50,14 @@ def _turn(rate: dict[str, Any]) -> dict[str, Any]:
     return {**rate, "value": other(rate["value"]), "low": other(rate["high"]), "high": other(rate["low"])}
 
 
-def _find_model(run: Path, named: str) -> int | None:
-    """Return t of M_t when a side is this run's iteration-t/finetune/model, as it was named then."""
-    parts = Path(named).parts[-4:]
-    if len(parts) < 4 or parts[0] != run.resolve().name or parts[2:] != ("finetune", "model"):
+def _find_model(run: RunDir, named: str, content_hash: str | None) -> int | None:
+    """Return t of M_t when a side is this run's iteration-t/finetune/model, in its content as in its place.
+
+    A run may be copied or renamed afterwards, and another may be called the same, so folders above are not asked about.
+    """
+    room, *rest = ("", *Path(named).parts)[-3:]
+    number = room.removeprefix("iteration-")
+    if rest != ["finetune", "model"] or not number.isdecimal() or content_hash is None:
         return None
-    number = parts[1].removeprefix("iteration-")
-    return int(number) if number.isdecimal() else None
+    trained = run.manifest(f"{room}/finetune")
+    return int(number) if trained and trained.result["content_hash"] == content_hash else None

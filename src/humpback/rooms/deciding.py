@@ -55,6 +55,11 @@ class DecidingRooms(RoomBase):
             audited, scores = self.result(f"iteration-{t - 1}/audit"), self.result(source)["scores"]
             decision = decide(self.recipe.curate, audited, scores, people)
         except GateError as error:
+            if self.run_dir.state(name) == "done":  # before any discard: what a refused recipe cannot replace is kept
+                raise GateError(
+                    f"{error}. Nothing was discarded: {name} is complete in {self.run_dir.path} by an earlier decision, and stays "
+                    f"with all that came of it. Mend the recipe and run again with --rerun-from {name}, which makes both anew"
+                ) from error
             self.run_dir.refuse(name, str(error))
             raise
 

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from humpback.errors import RecipeError
 from humpback.recipe import Recipe, Section, SeedInput, apply_override, check_section, identity_of, read_yaml
 from humpback.store.fingerprint import fingerprint
+from humpback.studies.judgefiles import place_file
 
 __all__ = ["AblationStudy", "Arm", "Cell", "Data", "Judge", "Measured", "ScalingStudy", "Study", "load_study"]
 
@@ -71,7 +72,7 @@ class Judge(Section):
     model: str
     """A model's folder, hub id, file or package, or a server's address."""
     prompts: str
-    """A file of prompts, or the name of a set in the folder that HUMPBACK_PROMPTS names."""
+    """A file of prompts, from the study's folder or where it runs, or the name of a set in the folder that HUMPBACK_PROMPTS names."""
     sample: int | None = Field(None, ge=1)
     """Prompts drawn; null takes all."""
     baseline: str | None = None
@@ -220,6 +221,13 @@ def load_study(path: Path, kind: type[S]) -> tuple[S, list[Cell]]:
     """Read a study; return it and its cells, those of one setting after another. Raise RecipeError where no cell is valid."""
     data = read_yaml(path, "study", "docs/studies.md shows one")
     study = check_section(kind, data, f"study {path}")
+    if study.judge:
+        baseline = study.judge.baseline
+        placed = {
+            "prompts": place_file(study.judge.prompts, path.parent),
+            "baseline": place_file(baseline, path.parent) if baseline else None,
+        }
+        study = study.model_copy(update={"judge": study.judge.model_copy(update=placed)})
     recipe = read_yaml(path.parent / study.recipe)
     cells = list(_list_cells(study, recipe))
     if all(cell.fault for cell in cells):

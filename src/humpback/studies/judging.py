@@ -27,6 +27,7 @@ from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write
 from humpback.studies.armdata import ArmRooms
 from humpback.studies.grid import Judge
+from humpback.studies.judgefiles import refuse_changed
 
 __all__ = ["JUDGED", "JudgingRooms", "check_judge"]
 
@@ -78,9 +79,12 @@ class JudgingRooms(ArmRooms):
             counts = Counts(read=len(rows), kept=len(rows) - lost.total(), failed=dict(lost))
             return Work(counts=counts), {"errors": [*own.errors, *base.errors]}
 
+        identity = self._judge_identity(judge)
+        if (made := self.run_dir.manifest(stage)) is not None:
+            refuse_changed(made.identity["judge"], identity, {"prompts": judge.prompts, "baseline": judge.baseline})
         self.stage(
             stage,
-            {"tag": tag, "judge": self._judge_identity(judge), **self.prompt_prints("answer")},
+            {"tag": tag, "judge": identity, **self.prompt_prints("answer")},
             models={"model": model, "base": self.base},
             do=do,
         )

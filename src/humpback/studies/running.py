@@ -62,6 +62,8 @@ class Plan:
     """Prompts that each of them answers."""
     seconds_each: float | None
     """Mean time that the last training and measuring of the cells that are done took; None before the first."""
+    seconds_judging: float | None
+    """What judging one more model should take, by the mean time per prompt of those judged; None before the first."""
 
     def lines(self) -> Iterator[str]:
         """Say it in words."""
@@ -80,6 +82,10 @@ class Plan:
             yield f"to train, at most: {self.trainings} models ({steps}), each kept in full on disk"
         if self.judged:
             yield f"to judge, at most: {self.judged} models by {self.prompts:,} answers each, in both orders"
+        if self.judged and self.seconds_judging is None:
+            yield "time to judge: not known before the first model is judged"
+        elif self.judged and self.seconds_judging is not None:
+            yield f"time to judge: about {format_seconds(self.seconds_judging * self.judged)}"
         if self.seconds_each is None:
             yield "time: not known before the first cell is done"
         else:
@@ -94,6 +100,8 @@ def plan_study(study: Study, cells: Sequence[Cell], folder: Path) -> Plan:
     done = [cell for cell in valid if cell not in left]
     times = [seconds for cell in done if _trains(cell) and (seconds := _seconds(folder, cell))]
     samples = {cell.recipe.corpus.sample for cell in valid if cell.recipe}
+    prompts = check_judge(study.judge) if study.judge and left else 0
+    pace = _judging_pace(folder, valid)
     steps = {cell.steps or (cell.recipe.train.steps if cell.recipe else None) for cell in valid}
     return Plan(
         cells=len(cells),
@@ -104,8 +112,9 @@ def plan_study(study: Study, cells: Sequence[Cell], folder: Path) -> Plan:
         steps=steps.pop() if len(steps) == 1 else None,
         candidates=None if None in samples else max(sample for sample in samples if sample is not None),
         judged=len(left) if study.judge else 0,
-        prompts=check_judge(study.judge) if study.judge and left else 0,
+        prompts=prompts,
         seconds_each=sum(times) / len(times) if times else None,
+        seconds_judging=None if pace is None else pace * prompts,
     )
 
 
@@ -217,6 +226,17 @@ def _seconds(folder: Path, cell: Cell) -> float:
     except StorageError:  # damaged: the cell itself will say so
         return 0.0
     return sum(stage.seconds for stage in stages if stage)
+
+
+def _judging_pace(folder: Path, cells: Sequence[Cell]) -> float | None:
+    """Return the seconds per prompt that models were judged in so far; None where none was, by this judge."""
+    seconds, prompts = 0.0, 0
+    for cell in cells:
+        if cell.judging and _made(folder, cell, cell.judging):
+            with contextlib.suppress(StorageError):  # damaged: the cell itself will say so
+                made = RunDir(folder / CELLS / cell.folder).manifest(f"arm/{cell.judging}")
+                seconds, prompts = seconds + (made.seconds if made else 0.0), prompts + (made.read if made else 0)
+    return seconds / prompts if prompts else None
 
 
 def check_done(found: dict[str, Any], folder: Path) -> None:
