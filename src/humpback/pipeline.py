@@ -13,6 +13,7 @@ from humpback.errors import DriftError, InputError
 from humpback.progress import Console
 from humpback.recipe import Recipe
 from humpback.rooms import Rooms
+from humpback.rooms.comparing import check_judge
 from humpback.seeds.readers import check_inputs as check_seed
 from humpback.stages.table import find_course, known_names, stage_names
 from humpback.store.rundir import RunDir, check_folder
@@ -30,6 +31,8 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
         raise InputError(f"--rerun-from {rerun_from} is not a stage of this recipe; choose from: {', '.join(names)}")
     check_seed(recipe.seed.inputs)  # a missing file is told before anything is made or discarded
     check_corpus(recipe.corpus.inputs)
+    if recipe.evaluate.judge:
+        check_judge(recipe.evaluate.judge)
     sources = [given.path for given in recipe.corpus.inputs]
     check_folder(folder, sources, what="run folder", inputs="corpus.inputs", fix="--run NAME")
     with RunDir(folder) as run_dir:
@@ -37,6 +40,7 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
         rebuilt = [] if rerun_from is None else [*names[names.index(rerun_from) :], *extra]
         rooms = Rooms(recipe, run_dir, console, rebuilt=rebuilt)
         try:
+            rooms.tell_cost()
             self_align(rooms, control=recipe.evaluate.control)
         finally:
             rooms.close()
@@ -63,6 +67,7 @@ def find_extra_iterations(recipe: Recipe, run_dir: RunDir, *, refuse: bool) -> l
 def self_align(stage: Rooms, *, control: bool) -> None:
     """Self-alignment with instruction backtranslation. Every model is fine-tuned from the base model."""
     write_candidates(stage)
+    stage.compare(0)  # with outputs of others, where a judge is to compare every model with those
 
     for t in stage.iterations():  # 1 to T, or while M_t is better than M_(t-1)
         stage.score(t)  # M_(t-1) scores all of A
@@ -72,6 +77,7 @@ def self_align(stage: Rooms, *, control: bool) -> None:
         stage.mix(t)  # seed with tag S_a and A^(t) with tag S_w
         stage.finetune(f"iteration-{t}")  # M_t
         stage.audit(t)
+        stage.compare(t)  # where a judge's word may end the loop
         stage.stop(t)
 
     if control:
@@ -81,6 +87,7 @@ def self_align(stage: Rooms, *, control: bool) -> None:
 
     stage.evaluate()
     stage.answers()  # where asked for: what the last model writes to held-out instructions, to be read
+    stage.compare_all()  # where it decides nothing
     stage.human()  # what people say of the candidates decides nothing, so more labels make nothing else anew
     stage.dataset()
     stage.report()

@@ -46,6 +46,7 @@ WITHOUT_ROWS = (
     "report",
     "measure",
     "judge",
+    "compare",
 )
 """Stages whose kept rows are no Parquet files of their own folder."""
 

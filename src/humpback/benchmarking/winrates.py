@@ -18,12 +18,14 @@ from humpback.benchmarking.judging import Rulings
 from humpback.benchmarking.lengthcontrol import control_pair
 
 __all__ = [
+    "MIN_BOOTSTRAP",
     "Estimate",
     "JudgeFigures",
     "by_category",
     "by_length",
     "control_length",
     "examine_judge",
+    "favour",
     "rate",
     "sign_test",
 ]
@@ -33,6 +35,7 @@ MIN_NORMAL = 30
 MIN_CONTROLLED = 30
 """Fewest prompts for a bootstrap interval, for a normal one, and for a rate at equal lengths."""
 RESAMPLES = 2000
+CONFIDENCE = 0.95
 CONTROLLED_RESAMPLES = 400
 NEARLY_EQUAL = 0.1
 """Outputs whose lengths differ by less than this share of the longer one count as equally long."""
@@ -50,10 +53,10 @@ class Estimate:
     """Prompts behind it."""
     low: float | None = None
     high: float | None = None
-    """Percentile bootstrap over prompts, 95 %."""
+    """Percentile bootstrap over prompts, 95 % where no other level is asked for."""
     normal_low: float | None = None
     normal_high: float | None = None
-    """Value and normal quantile times standard error, 95 %."""
+    """Value and normal quantile times standard error, at the same level."""
     reason: str | None = None
     """Why a value or an interval is not given."""
 
@@ -75,7 +78,14 @@ class JudgeFigures:
     """How many of each kind: parsed, and why others gave no verdict."""
 
 
-def rate(shares: Sequence[float], *, seed: int, groups: Sequence[int] | None = None) -> Estimate:
+def rate(
+    shares: Sequence[float],
+    *,
+    seed: int,
+    groups: Sequence[int] | None = None,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
     """Return the mean share in percent, with both intervals where there are prompts enough.
 
     `groups` numbers the instruction of each share; those of one are drawn together. None: every share has a prompt of its own.
@@ -92,11 +102,11 @@ def rate(shares: Sequence[float], *, seed: int, groups: Sequence[int] | None = N
     if np.ptp(sums / counts) == 0:
         reason = f"all {what} came out alike; resampling them says nothing of the spread"
         return Estimate(value=mean, n=n, reason=reason)
-    low, high = _bootstrap(sums, counts, seed)
+    low, high = _bootstrap(sums, counts, seed, resamples, confidence)
     normal: tuple[float | None, float | None] = (None, None)
     reason = f"{units} {what} are too few for a normal interval; {MIN_NORMAL} are needed"
     if units >= MIN_NORMAL:
-        half = _normal_half(sums, counts)
+        half = _normal_half(sums, counts, confidence)
         normal, reason = (mean - half, mean + half), ""
         if normal[0] < 0 or normal[1] > 100:
             normal, reason = (None, None), "so near to 0 or 100 that a normal interval would pass it"
@@ -112,7 +122,7 @@ def _add_up(shares: Sequence[float], groups: Sequence[int]) -> tuple[Floats, Flo
     return sums.astype(np.float64), np.bincount(place).astype(np.float64)
 
 
-def _bootstrap(sums: Floats, counts: Floats, seed: int) -> tuple[float, float]:
+def _bootstrap(sums: Floats, counts: Floats, seed: int, resamples: int, confidence: float) -> tuple[float, float]:
     from scipy.stats import bootstrap
 
     def mean(sums: Floats, counts: Floats, axis: int = -1) -> Floats:
@@ -123,7 +133,8 @@ def _bootstrap(sums: Floats, counts: Floats, seed: int) -> tuple[float, float]:
         mean,
         paired=True,
         vectorized=True,
-        n_resamples=RESAMPLES,
+        n_resamples=resamples,
+        confidence_level=confidence,
         method="percentile",
         batch=256,
         rng=np.random.default_rng(seed),
@@ -131,14 +142,14 @@ def _bootstrap(sums: Floats, counts: Floats, seed: int) -> tuple[float, float]:
     return float(bounds.low), float(bounds.high)
 
 
-def _normal_half(sums: Floats, counts: Floats) -> float:
+def _normal_half(sums: Floats, counts: Floats, confidence: float) -> float:
     """Return half the normal interval, in percent: by the standard error of a mean whose groups, not rows, are independent."""
     from scipy.stats import norm
 
     residuals = sums - counts * sums.sum() / counts.sum()
     units = len(sums)
     error = math.sqrt(units / (units - 1) * float((residuals**2).sum())) / float(counts.sum())
-    return float(norm.ppf(0.975) * error * 100)
+    return float(norm.ppf((1 + confidence) / 2) * error * 100)
 
 
 def sign_test(shares: Sequence[float]) -> float | None:
@@ -209,7 +220,7 @@ def examine_judge(rulings: Sequence[Rulings], again: Mapping[int, Rulings] | Non
     kinds = Counter(r.kind for pair in rulings for r in (pair.model_first, pair.baseline_first))
     return JudgeFigures(
         first_place=rate([(one + two) / 2 for one, two in whole], seed=seed),
-        agreement=rate([float(_favour(one) == _favour(1 - two)) for one, two in whole], seed=seed),
+        agreement=rate([float(favour(one) == favour(1 - two)) for one, two in whole], seed=seed),
         flips_to_first=sum(one > 0.5 and two > 0.5 for one, two in whole),
         flips_to_second=sum(one < 0.5 and two < 0.5 for one, two in whole),
         self_consistency=rate(alike, seed=seed)
@@ -225,9 +236,9 @@ def _find_alike(first: Rulings, again: Rulings) -> list[float]:
         (first.model_first.first, again.model_first.first),
         (first.baseline_first.first, again.baseline_first.first),
     )
-    return [float(_favour(one) == _favour(two)) for one, two in pairs if one is not None and two is not None]
+    return [float(favour(one) == favour(two)) for one, two in pairs if one is not None and two is not None]
 
 
-def _favour(share: float) -> int:
+def favour(share: float) -> int:
     """Return 1 for the first answer, -1 for the second, 0 for none; probabilities within a hair of a half favour none."""
     return 0 if math.isclose(share, 0.5, abs_tol=1e-9) else 1 if share > 0.5 else -1

@@ -4,6 +4,7 @@ All sections but `runtime` bear identity: changing one changes what the run is. 
 Other files import from here, not from the files beside.
 """
 
+from humpback.recipe.comparing import Judge, RunJudge
 from humpback.recipe.faults import check_section
 from humpback.recipe.inputs import CorpusInput, CorpusSettings, EvaluationSet, Filter, SeedInput, SeedSettings
 from humpback.recipe.judging import MIN_PAIRS, Corruption, CurateSettings, EvaluateSettings, ScoreSettings, Signal
@@ -28,12 +29,14 @@ __all__ = [
     "EvaluationSet",
     "Filter",
     "GateSettings",
+    "Judge",
     "MixSettings",
     "NumberFormat",
     "PromptSettings",
     "Recipe",
     "Reporter",
     "RewriteSettings",
+    "RunJudge",
     "RuntimeSettings",
     "ScoreSettings",
     "Section",

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from humpback.recipe.comparing import RunJudge
 from humpback.recipe.section import Section
 
 __all__ = ["MIN_PAIRS", "Corruption", "CurateSettings", "EvaluateSettings", "ScoreSettings", "Signal"]
@@ -166,3 +167,6 @@ class EvaluateSettings(Section):
     so three answers of at most `answer_tokens` tokens. 0 asks for none."""
     answer_tokens: int = Field(256, ge=1)
     """Longest of these answers, in tokens."""
+    judge: RunJudge | None = None
+    """Who compares the models' answers; null asks nobody, and there is no win rate. With `iterations: auto` the loop also ends where
+    the win rate falls or stalls, if the judge can be believed; else it decides nothing, and may be named when the run is done."""

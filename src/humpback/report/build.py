@@ -19,6 +19,7 @@ from humpback.recipe import Recipe
 from humpback.records import Rejected, Rewritten, Scored
 from humpback.report.changes import measure_changes
 from humpback.report.decay import decay_rows, tell_course, tell_turn
+from humpback.report.judged import read_judged
 from humpback.report.losses import read_loss_points
 from humpback.report.runsets import describe_run, measuring_of
 from humpback.report.signs import find_signs
@@ -54,6 +55,7 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "changes": measure_changes(run_dir, by_name, recipe, ran),
         "statistics": describe_run(run_dir, recipe, measuring_of(recipe)),
         "turn": tell_turn(by_name["evaluate"].result, ran),
+        "judged": read_judged(by_name, run_dir, ran),
         "win_rates": read_win_rates(run_dir.path),
         "funnel": _funnel(by_name, ran),
         "gate": _gate(by_name, recipe),

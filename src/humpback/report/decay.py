@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from humpback.evaluation.requests import find_verb_object, share_distinct
 from humpback.recipe import GateSettings
+from humpback.report.figures import NOTHING, auc, interval, nll, percent, plain, score
 from humpback.stages.table import Course
 from humpback.store.rundir import Manifest
 
-__all__ = ["Turn", "decay_rows", "find_turn", "tell_course", "tell_turn"]
+__all__ = ["Turn", "decay_cell", "decay_columns", "decay_rows", "find_turn", "tell_course", "tell_turn", "turn_of"]
 
 Row = Mapping[str, Any]
 
@@ -44,8 +45,12 @@ class Turn(NamedTuple):
 
 def find_turn(evaluation: Row, ran: int) -> Turn:
     """Return from which model on none is surely better, and whether a later one is surely worse."""
-    rows = evaluation["response_nll"]["both tags"]["differences"]
-    found = {(row["model"], row["against"]): row for row in rows}
+    return turn_of(evaluation["response_nll"]["both tags"]["differences"], ran)
+
+
+def turn_of(differences: Sequence[Row], ran: int) -> Turn:
+    """Return the same by the paired differences of any measure; below zero is better."""
+    found = {(row["model"], row["against"]): row for row in differences}
 
     def compare(later: int, earlier: int) -> Row:
         row: Row = found[f"M_{later}", f"M_{earlier}"]
@@ -92,6 +97,7 @@ def decay_rows(
             "model": f"M_{t}",
             "nll": nll[f"M_{t}"],
             "auc": _best_auc(audit),
+            "win_rate": _win_rate(by_name.get(f"iteration-{t}/compare")),
             **_kept(by_name[f"iteration-{t}/curate"] if t else None, curation[t - 1] if t else None),
             **_cut(by_name[f"iteration-{t}/curate"] if t else None),
             **_diversity(instructions[t - 1][:fewest] if t and instructions else []),
@@ -110,6 +116,14 @@ def _diversity(instructions: Sequence[str]) -> dict[str, Any]:
 def _best_auc(audit: Row) -> Row | None:
     entry = next((entry for entry in audit["signals"] if entry["signal"] == audit["best"]), None)
     return entry["auc"]["all"] if entry else None
+
+
+def _win_rate(compared: Manifest | None) -> Row | None:
+    """Return what the judge says, and whether it is believed; None where it was not asked, or gave no verdict."""
+    rate = compared.result["win_rate"] if compared else None
+    if compared is None or rate is None or rate["value"] is None:
+        return None
+    return {**{key: rate[key] for key in ("value", "low", "high", "n")}, "believed": not compared.result["doubt"]}
 
 
 def _cut(curate: Manifest | None) -> dict[str, Any]:
@@ -134,3 +148,45 @@ def _kept(curate: Manifest | None, curation: Row | None) -> dict[str, Any]:
         "mean": scores["mean"] if scores else None,
         "quartiles": scores["quartiles"] if scores else None,
     }
+
+
+_COLUMNS = ("model", "NLL", "audit AUC", "precision", "recall", "kept", "distinct", "score mean", "score quartiles")
+
+
+def decay_columns(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the columns of the table over the iterations: a win rate where a judge gave one."""
+    if all(row["win_rate"] is None for row in rows):
+        return _COLUMNS
+    return (*_COLUMNS[:2], "win rate", *_COLUMNS[2:])
+
+
+def decay_cell(row: Row, name: str) -> str:
+    """Return one cell of it; M_0 curated nothing, so its last columns are empty."""
+    estimates = {
+        "NLL": (row["nll"], nll),
+        "audit AUC": (row["auc"], auc),
+        "precision": (row["precision"], auc),
+        "recall": (row["recall"], auc),
+    }
+    if name == "model":
+        return str(row["model"])
+    if name == "win rate":
+        return _tell_win_rate(row["win_rate"])
+    if name in estimates:
+        found, how = estimates[name]
+        return NOTHING if found is None else f"{how(found['value'])} ({interval(found, how)})"
+    if row["kept"] is None:
+        return NOTHING
+    if name == "kept":
+        return f"{row['kept']:.1%} by {row['signal']}"
+    if name == "distinct":
+        return NOTHING if row["distinct"] is None else f"{row['distinct']:.2f}"
+    if row["mean"] is None:
+        return NOTHING
+    return score(row["mean"]) if name == "score mean" else ", ".join(map(score, row["quartiles"]))
+
+
+def _tell_win_rate(rate: Row | None) -> str:
+    if rate is None:
+        return NOTHING
+    return f"{percent(rate['value'])} ({interval(rate, plain)})" + ("" if rate["believed"] else ", not believed")

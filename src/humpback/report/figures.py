@@ -17,14 +17,12 @@ from humpback.progress import format_seconds
 from humpback.store.rundir import check_run
 
 __all__ = [
-    "DECAY",
     "SIGNAL_WORDS",
     "agreement",
     "auc",
     "clean",
     "count",
     "cutoffs",
-    "decay_cell",
     "difference",
     "duration",
     "headline",
@@ -33,6 +31,8 @@ __all__ = [
     "kinds",
     "load_report",
     "nll",
+    "percent",
+    "plain",
     "promise",
     "promise_by_people",
     "rate",
@@ -101,6 +101,16 @@ def nll(value: float | None) -> str:
 def difference(value: float | None) -> str:
     """Nats per token, with its sign unless it rounds to zero."""
     return NOTHING if value is None else f"{value:+.4f}" if abs(value) >= 5e-5 else "0.0000"
+
+
+def percent(value: float | None) -> str:
+    """One decimal; the column says of what."""
+    return NOTHING if value is None else f"{value:.1f} %"
+
+
+def plain(value: float) -> str:
+    """One decimal, where the unit has been told."""
+    return f"{value:.1f}"
 
 
 def score(value: float | None) -> str:
@@ -241,34 +251,6 @@ def shorten(text: str, limit: int) -> str:
         return text
     head = text[:limit]
     return (head.rsplit(None, 1)[0] if " " in head else head) + " ..."
-
-
-DECAY = ("model", "NLL", "audit AUC", "precision", "recall", "kept", "distinct", "score mean", "score quartiles")
-"""Columns of the table over the iterations."""
-
-
-def decay_cell(row: Row, name: str) -> str:
-    """Return one cell of it; M_0 curated nothing, so its last columns are empty."""
-    estimates = {
-        "NLL": (row["nll"], nll),
-        "audit AUC": (row["auc"], auc),
-        "precision": (row["precision"], auc),
-        "recall": (row["recall"], auc),
-    }
-    if name == "model":
-        return str(row["model"])
-    if name in estimates:
-        found, how = estimates[name]
-        return NOTHING if found is None else f"{how(found['value'])} ({interval(found, how)})"
-    if row["kept"] is None:
-        return NOTHING
-    if name == "kept":
-        return f"{row['kept']:.1%} by {row['signal']}"
-    if name == "distinct":
-        return NOTHING if row["distinct"] is None else f"{row['distinct']:.2f}"
-    if row["mean"] is None:
-        return NOTHING
-    return score(row["mean"]) if name == "score mean" else ", ".join(map(score, row["quartiles"]))
 
 
 def headline(data: Row) -> list[str]:

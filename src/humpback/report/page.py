@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from humpback.report import figures, plots, setplots, settables
+from humpback.report import decay, figures, judged, plots, setplots, settables
 from humpback.report.losses import tell_formats
 from humpback.report.signs import count_states
 from humpback.report.writings import tell_end
@@ -48,6 +48,7 @@ def write_report(path: Path, data: dict[str, Any]) -> None:
         total=lambda by_reason: sum(by_reason.values()),
     )
     tools = {"plots": plots, "figures": figures, "setplots": setplots, "settables": settables, "tell_end": tell_end}
+    tools |= {"decay": decay, "judged": judged}
     html = environment.get_template("page.html.j2").render(data=data, **tools, **_view(data))
     atomic_write(path, html.encode("utf-8", "replace"))  # a lone surrogate in a text must not cost the report
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from humpback.report import figures, settables
+from humpback.report.decay import decay_cell, decay_columns
+from humpback.report.judged import judged_lines, judged_table
 from humpback.report.losses import tell_formats
 from humpback.report.markdown import code, escape, fenced, listed, table_lines
 from humpback.report.signs import count_states
@@ -163,10 +165,16 @@ def _calibration(model: str, calibration: Row) -> Iterable[str]:
 
 
 def _decay(data: Row) -> Iterable[str]:
-    rows = [[figures.decay_cell(row, name) for name in figures.DECAY] for row in data["decay"]]
-    yield from table_lines([f"{name}{'' if name == 'model' else '>'}" for name in figures.DECAY], rows)
+    columns = decay_columns(data["decay"])
+    rows = [[decay_cell(row, name) for name in columns] for row in data["decay"]]
+    yield from table_lines([f"{name}{'' if name == 'model' else '>'}" for name in columns], rows)
     yield ""
     yield f"{data['iterations']['told']}. {data['turn']}."
+    if judged := data["judged"]:
+        yield ""
+        yield from table_lines(*judged_table(judged))
+        yield ""
+        yield from listed(f"{line}." for line in judged_lines(judged))
 
 
 def _curation(curation: Sequence[Row]) -> Iterable[str]:

@@ -166,11 +166,34 @@ def backward_learnt_nothing(data: Row) -> Sign:
     )
 
 
+def _own_judge(data: Row) -> tuple[list[State], list[str]]:
+    """Return what the recipe's judge says of the published model and M_0; nothing where it names none."""
+    published = f"M_{data['iterations']['published']}"
+    judged = data["judged"] or {"rows": []}
+    row = next((row for row in judged["rows"] if row["model"] == published), None)
+    if row is None:
+        return [], []
+    change = next(change for change in row["changes"] if change["against"] == "M_0")
+    if row["doubt"]:
+        return ["not checked"], [f"the judge {judged['by']} is not believed on {published}: {row['doubt']}"]
+    if change["value"] is None:
+        return ["not checked"], [f"{judged['by']} has no verdict on a prompt for both {published} and M_0"]
+    known = change["low"] is not None
+    low, high = (-change["high"], -change["low"]) if known else (None, None)
+    gain = judge_gain(Interval(value=-change["value"], low=low, high=high, n=change["n"]), least=MIN_WIN_GAIN)
+    bounds = f"{change['low']:+.1f} to {change['high']:+.1f}, " if known else ""
+    own = ", which is one of the two" if row["judge_is_a_side"] else ""
+    return [gain.state], [
+        f"{gain.word}: {published} {change['value']:+.1f} points of win rate against M_0 ({bounds}{change['n']} prompts, judge "
+        f"{judged['by']}{own})"
+    ]
+
+
 def win_rate_falls(data: Row) -> Sign:
     """A judge prefers an earlier model."""
     rows = data["win_rates"]
-    states: list[State] = []
-    told: list[str] = []
+    states, told = _own_judge(data)
+    asked = bool(rows or states)
     for row in rows:
         if row["value"] is None or row["low"] is None:
             states.append("not checked")
@@ -186,22 +209,23 @@ def win_rate_falls(data: Row) -> Sign:
         )
     last = data["iterations"]["published"]
     ask = (
-        f"humpback winrate RUN/iteration-{last}/finetune/model RUN/iteration-0/finetune/model --prompts FILE --judge MODEL|URL -o "
-        f"RUN/winrate/m{last}-m0, then run again with --rerun-from report"
+        f"name a judge (evaluate.judge), or: humpback winrate RUN/iteration-{last}/finetune/model RUN/iteration-0/finetune/model "
+        f"--prompts FILE --judge MODEL|URL -o RUN/winrate/m{last}-m0, then run again with --rerun-from report"
     )
     state = worst_state(states)
     return Sign(
         name="win_rate_falls",
         what="win rate stalls or falls with more augmented data",
         state=state,
-        told="; ".join(told) or "a run has no judge, and its folder holds no win rate of two of its models",
+        told="; ".join(told)
+        or "the recipe names no judge, and the run's folder holds no win rate of two of its models",
         limit="the whole interval is below 50 % (falls), or holds 50 % and rules out a gain of "
         f"{MIN_WIN_GAIN:g} points (stalls)",
         advice=""
         if state == "not found"
         else ask
-        if not rows
+        if not asked
         else "read the prompts that were lost (annotations.json); curate fewer and surer pairs (curate.policy=precision)"
         if state == "found"
-        else "give more prompts",
+        else "give more prompts, or a judge that can tell these answers apart",
     )

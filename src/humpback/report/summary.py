@@ -15,6 +15,7 @@ from humpback.evaluation.gate import tell_rates
 from humpback.recipe import Recipe, load_recipe
 from humpback.report import figures
 from humpback.report.build import engine_row, stage_row
+from humpback.report.judged import judged_lines, judged_table
 from humpback.report.signs import count_states, sign_lines
 from humpback.runner import read_sittings
 from humpback.stages.table import find_course, stage_names
@@ -45,6 +46,11 @@ def print_summary(run: Path) -> None:
     _print_nll(console, data["evaluation"])
     _say(console, f"Iterations: {data['iterations']['told']}")
     _say(console, f"  {data['turn']}")
+    if data["judged"]:
+        headers, rows = judged_table(data["judged"])
+        _table(console, "Win rates", headers, rows)
+        for line in judged_lines(data["judged"]):
+            _say(console, f"  {line}")
     _say(console, "Did it work?")
     for line in [*figures.headline(data), *data["verdict"]]:
         _say(console, f"  {line}")

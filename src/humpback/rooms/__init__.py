@@ -7,6 +7,7 @@ The methods hold no method of the paper (that is in `stages/`) and no bookkeepin
 from __future__ import annotations
 
 from humpback.rooms.candidates import CandidateRooms
+from humpback.rooms.comparing import ComparingRooms
 from humpback.rooms.deciding import DecidingRooms
 from humpback.rooms.judging import JudgingRooms
 from humpback.rooms.results import ResultRooms
@@ -15,5 +16,5 @@ from humpback.rooms.training import TrainingRooms
 __all__ = ["Rooms"]
 
 
-class Rooms(CandidateRooms, TrainingRooms, JudgingRooms, DecidingRooms, ResultRooms):
+class Rooms(CandidateRooms, TrainingRooms, JudgingRooms, ComparingRooms, DecidingRooms, ResultRooms):
     """The stages of one run."""

@@ -13,6 +13,7 @@ from humpback.evaluation.calibration import P_GOOD
 from humpback.evaluation.cutoffs import choose_cuts, measure_cuts
 from humpback.evaluation.deciding import advise_on_none, direct_score
 from humpback.evaluation.labels import read_labels
+from humpback.evaluation.stats import Interval
 from humpback.progress import tell_reasons
 from humpback.records import Scored
 from humpback.rooms.base import RoomBase, count_answered
@@ -20,7 +21,8 @@ from humpback.runner import Output, Work, to_json
 from humpback.sitting import Result
 from humpback.stages.correct import apply_correction, correct, correct_scores
 from humpback.stages.curate import curate, decide
-from humpback.stages.stop import judge_iteration
+from humpback.stages.stop import Preferred, judge_iteration
+from humpback.stages.table import compares
 from humpback.store.fingerprint import derive_seed
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write
@@ -95,6 +97,7 @@ class DecidingRooms(RoomBase):
             return
         models = {f"M_{s}": self.model(f"iteration-{s}") for s in (t - 1, t)}
         audits = [f"iteration-{s}/audit" for s in (t - 1, t)]
+        compared = [f"iteration-{s}/compare" for s in (t - 1, t) if compares(recipe, s)]
         signal = self.result(f"iteration-{t}/curate")["signal"]
 
         def do(folder: Path) -> tuple[Work, Result]:
@@ -109,14 +112,28 @@ class DecidingRooms(RoomBase):
                     recipe.evaluate,
                     random_seed=recipe.random_seed,
                     free=self.engines.close,
+                    preferred=self._read_preferred(compared, t),
                 )
             return Work(counts=count_answered(len(pairs), len(result["failed"]))), result
 
         identity = {**self.statistics(), **self.prompt_prints("answer"), "signal": signal}
-        self.stage(name, identity, inputs=["seed", *audits], models=models, do=do)
+        self.stage(name, identity, inputs=["seed", *audits, *compared], models=models, do=do)
         course = self.course
         ending = f"; M_{course.best} is kept" if course.settled else "; on to the next iteration"
         self.console.say(f"  {self.result(name)['why']}{ending}")
+
+    def _read_preferred(self, compared: list[str], t: int) -> Preferred | None:
+        """Return what the judge says of M_t and M_(t-1): believed only where it could tell the answers of both from the baseline's."""
+        if not compared:
+            return None
+        found = [self.result(stage) for stage in compared]
+        row = next(row for row in found[-1]["changes"] if row["against"] == f"M_{t - 1}")
+        interval = {key: row[key] for key in ("value", "low", "high", "n")}
+        return Preferred(
+            judge=found[-1]["by"],
+            change=None if row["value"] is None else Interval(**interval),
+            doubt=next((one["doubt"] for one in reversed(found) if one["doubt"]), None),
+        )
 
     def _corrected(self, t: int, people: Mapping[str, Any] | None) -> Iterator[Scored]:
         """Yield the scored candidates, their P(good) corrected where human labels were enough."""

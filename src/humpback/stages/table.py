@@ -8,7 +8,7 @@ from typing import NamedTuple
 from humpback.recipe import Recipe
 from humpback.store.rundir import RunDir
 
-__all__ = ["Course", "find_course", "known_names", "stage_names"]
+__all__ = ["Course", "compare_names", "compares", "find_course", "known_names", "stage_names"]
 
 
 class Course(NamedTuple):
@@ -56,23 +56,43 @@ def stage_names(recipe: Recipe, iterations: int | None = None) -> list[tuple[str
     return list(_stage_names(recipe, most if iterations is None else iterations))
 
 
+def compare_names(recipe: Recipe, iterations: int | None = None) -> list[str]:
+    """Return the stages that ask a judge; without a number, of the most iterations that the recipe can have."""
+    most = recipe.max_iterations if recipe.iterations == "auto" else recipe.iterations
+    return [
+        f"iteration-{t}/compare" for t in range((most if iterations is None else iterations) + 1) if compares(recipe, t)
+    ]
+
+
+def compares(recipe: Recipe, t: int) -> bool:
+    """Tell whether M_t is compared: M_0 only with outputs of others, as it is else the baseline itself."""
+    judge = recipe.evaluate.judge
+    return judge is not None and (t > 0 or judge.baseline is not None)
+
+
 def _stage_names(recipe: Recipe, iterations: int) -> Iterator[tuple[str, int | None]]:
     yield from ((name, None) for name in ("seed", "ingest", "dedup", "backward/mix", "backward/finetune"))
     if recipe.gate.segments:
         yield "backward/gate", None
     yield "augment", None
     yield from ((f"iteration-0/{name}", 0) for name in ("mix", "finetune", "audit"))
-    stop = ("stop",) if recipe.iterations == "auto" else ()
+    auto = recipe.iterations == "auto"  # only then a judge decides: else it is asked last, and nothing waits for it
+    if auto and compares(recipe, 0):
+        yield "iteration-0/compare", 0
+    compare = ("compare",) if auto and compares(recipe, 1) else ()
+    stop = ("stop",) if auto else ()
     correct = ("correct",) if recipe.curate.labels else ()
     rewrite = ("rewrite",) if recipe.rewrite.enabled else ()
     for t in range(1, iterations + 1):
-        for name in ("score", *correct, "curate", *rewrite, "mix", "finetune", "audit", *stop):
+        for name in ("score", *correct, "curate", *rewrite, "mix", "finetune", "audit", *compare, *stop):
             yield f"iteration-{t}/{name}", t
     if recipe.evaluate.control:
         yield from ((f"control/{name}", None) for name in ("draw", "mix", "finetune"))
     yield "evaluate", None
     if recipe.evaluate.answers:
         yield "answers", None
+    if not auto:
+        yield from ((f"iteration-{t}/compare", t) for t in range(iterations + 1) if compares(recipe, t))
     if recipe.evaluate.labels:
         yield "human", None
     yield from ((name, None) for name in ("dataset", "report"))

@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import Field, field_validator, model_validator
 
 from humpback.errors import RecipeError
-from humpback.recipe import Recipe, Section, SeedInput, apply_override, check_section, identity_of, read_yaml
+from humpback.recipe import Judge, Recipe, Section, SeedInput, apply_override, check_section, identity_of, read_yaml
 from humpback.store.fingerprint import fingerprint
 from humpback.studies.judgefiles import place_file
 
-__all__ = ["AblationStudy", "Arm", "Cell", "Data", "Judge", "Measured", "ScalingStudy", "Study", "load_study"]
+__all__ = ["AblationStudy", "Arm", "Cell", "Data", "Measured", "ScalingStudy", "Study", "load_study"]
 
 Data = Literal["base", "seed", "curated", "uncurated", "worst", "seed+curated", "seed+uncurated", "seed+worst"]
 Candidates = Literal["curated", "uncurated", "worst"]
@@ -64,36 +64,6 @@ class Measured(Section):
     inputs: list[SeedInput] = Field(min_length=1)
     sample: int | None = Field(None, ge=16)
     """Take this many, chosen by content hash."""
-
-
-class Judge(Section):
-    """Who compares what the cells' models answer, in both orders, with the same baseline."""
-
-    model: str
-    """A model's folder, hub id, file or package, or a server's address."""
-    prompts: str
-    """A file of prompts, from the study's folder or where it runs, or the name of a set in the folder that HUMPBACK_PROMPTS names."""
-    sample: int | None = Field(None, ge=1)
-    """Prompts drawn; null takes all."""
-    baseline: str | None = None
-    """A file of outputs to these prompts; null takes what the base model answers, asked without tags."""
-    verdicts: Literal["reply", "probability"] = "reply"
-    """reply: the judge reasons and gives a number. probability: its probabilities of the five numbers are read."""
-    temperature: float = Field(0.7, ge=0)
-    top_p: float = Field(0.9, gt=0, le=1)
-    """Of the models' answers; the judge's replies are greedy."""
-    max_new_tokens: int = Field(512, ge=1)
-    """Longest answer of a model."""
-    reply_tokens: int = Field(512, ge=1)
-    """Longest reply of the judge."""
-    max_tokens: int = Field(4096, ge=64)
-    """Longest prompt of the judge, both answers and its reply together."""
-    name: str | None = None
-    """A served judge's name."""
-    api_key_env: str | None = None
-    """Environment variable of a served judge's key."""
-    tokenizer: str | None = None
-    """A served judge's tokenizer: a folder, a hub id or `estimate`."""
 
 
 class Study(Section):

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from humpback.errors import StorageError
+from humpback.rooms.comparing import JUDGED
 from humpback.store.rundir import RunDir
 from humpback.studies.cell import LIKELIHOODS
 from humpback.studies.grid import Cell
-from humpback.studies.judging import JUDGED
 
 __all__ = ["METRICS", "Item", "Metric", "Outcome", "Row", "describe_judge"]
 

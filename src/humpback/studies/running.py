@@ -20,6 +20,7 @@ from humpback.errors import (
 )
 from humpback.progress import Console, format_seconds
 from humpback.recipe import identity_of
+from humpback.rooms.comparing import check_judge
 from humpback.runner import to_json
 from humpback.seeds.readers import check_inputs
 from humpback.store.fingerprint import fingerprint
@@ -27,7 +28,6 @@ from humpback.store.rundir import RunDir, check_folder
 from humpback.store.shards import atomic_write
 from humpback.studies.cell import run_cell
 from humpback.studies.grid import Cell, Study
-from humpback.studies.judging import check_judge
 from humpback.studies.outcome import Outcome
 from humpback.studies.results import build_results
 from humpback.studies.shelf import StageShelf

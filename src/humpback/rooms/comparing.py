@@ -1,0 +1,285 @@
+"""The stages that compare what models answer, by a judge: `iteration-t/compare` of a run, and `arm/judge-...` of a study.
+
+In: a model, prompts, a judge. Out: a row per prompt, with both answers and the judge's rulings. It asks as `humpback winrate` does, in
+both orders; a prompt without an answer or a verdict is counted and is no loss.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from humpback.benchmarking.alpacaeval import draw
+from humpback.benchmarking.iterations import JudgedPrompt, measure_model, shares_of
+from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_by_reply
+from humpback.benchmarking.models import ModelOptions, make_prompts, opened, specify
+from humpback.benchmarking.sides import Answers, Question, ask, find_prompts, look_up, read_questions
+from humpback.benchmarking.spending import Ledger
+from humpback.engines.answers import locate_cache
+from humpback.engines.base import EngineTotals, ModelRef, Sampling
+from humpback.errors import StorageError
+from humpback.recipe import Judge, identity_of
+from humpback.rooms.base import RoomBase
+from humpback.runner import Work, to_json
+from humpback.sitting import Result
+from humpback.stages.table import compare_names, compares
+from humpback.store.fingerprint import hash_file
+from humpback.store.rundir import Counts
+from humpback.store.shards import atomic_write
+
+__all__ = ["JUDGED", "SPENT", "ComparingRooms", "Sides", "check_judge"]
+
+JUDGED, SPENT = "judged.json", "spent.json"
+
+
+def check_judge(judge: Judge) -> int:
+    """Return how many prompts each model answers; raise InputError when they, or the baseline's outputs, cannot be had."""
+    questions = read_questions(_prompts_of(judge))
+    if judge.baseline:
+        look_up(Path(judge.baseline), questions)
+    return len(draw(questions, judge.sample, 0))
+
+
+def _prompts_of(judge: Judge) -> Path:
+    sets = os.environ.get("HUMPBACK_PROMPTS")
+    found = find_prompts(judge.prompts, Path(sets) if sets else None)
+    assert found is not None
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Who is compared."""
+
+    model: ModelRef
+    name: str
+    tag: str
+    """The tag sentences it is asked with."""
+    base: ModelRef
+    """The baseline, where the judge names no file of outputs."""
+    base_name: str
+    base_tag: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    rulings: list[Rulings | None]
+    """None where a side has no output."""
+    again: list[Rulings | None]
+    """Second rulings; None where none was asked for."""
+    totals: EngineTotals
+    """The judge's, of this sitting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What came of a comparison."""
+
+    judged: list[JudgedPrompt]
+    baseline: str
+    """Its name."""
+    errors: list[str]
+    """Why answers are missing, each reason once."""
+    work: Work
+
+
+class ComparingRooms(RoomBase):
+    """From models to what a judge says of their answers."""
+
+    def tell_cost(self) -> None:
+        """Say before anything is made what the judge will be asked, at most; nothing without a judge, or when it was asked."""
+        judge, course = self.recipe.evaluate.judge, self.course
+        names = compare_names(self.recipe, course.iterations if course.settled else None)
+        if judge is None or all(self.run_dir.state(name) == "done" and name not in self._rebuilt for name in names):
+            return
+        n, models, by_reply = check_judge(judge), len(names) + (not judge.baseline), judge.verdicts == "reply"
+        rulings = len(names) * 2 * (n + (min(judge.recheck, n) if by_reply else 0))
+        each = f" of up to {judge.reply_tokens:,} tokens" if by_reply else ", each the probabilities of five numbers"
+        self.console.say(
+            f"judge {judge.name or judge.model}, {n:,} prompts: at most {models * n:,} answers of up to {judge.max_new_tokens:,} "
+            f"tokens by M_0 to M_{models - 1}, and {rulings:,} rulings{each}"
+        )
+
+    def compare(self, t: int) -> None:
+        """Compare M_t where T is found: the judge's word may end the loop."""
+        if self.recipe.iterations == "auto" and compares(self.recipe, t):
+            self._compare(t)
+
+    def compare_all(self) -> None:
+        """Compare every M_t where T is set: the judge decides nothing then, and may be named when all else is done."""
+        if self.recipe.iterations != "auto":
+            for t in range(self.course.iterations + 1):
+                if compares(self.recipe, t):
+                    self._compare(t)
+
+    def _compare(self, t: int) -> None:
+        """Compare M_t with M_0, or with the outputs that the recipe names."""
+        judge, name = self.recipe.evaluate.judge, f"iteration-{t}/compare"
+        assert judge is not None
+        both, models = self.prompts.both_tags, {"model": self.model(f"iteration-{t}")}
+        base = self.model("iteration-0")
+        if judge.baseline is None:
+            models["base"] = base
+        earlier = [f"iteration-{s}/compare" for s in range(t) if compares(self.recipe, s)]
+        sides = Sides(model=models["model"], name=f"M_{t}", tag=both, base=base, base_name="M_0", base_tag=both)
+        asked = {**self.judge_identity(judge), "recheck": judge.recheck}
+
+        def do(folder: Path) -> tuple[Work, Result]:
+            questions = self.questions(judge)
+            found = self.ask_judge(folder, sides, questions, judge, recheck=judge.recheck, bar=name)
+            rows = [one.as_row(rechecked=judge.verdicts == "reply") for one in found.judged]
+            atomic_write(folder / JUDGED, to_json({"baseline": found.baseline, "rows": rows}))
+            before = {} if judge.baseline else {"M_0": {question.text: 0.5 for question in questions}}
+            told = measure_model(
+                found.judged,
+                {**before, **{f"M_{stage[10:-8]}": self._shares(stage) for stage in earlier}},
+                self.recipe.evaluate,
+                model=sides.name,
+                baseline=found.baseline,
+                random_seed=self.recipe.random_seed,
+            )
+            own = asked["model"] in {model.content_hash for model in models.values()}
+            who = {"by": judge.name or judge.model, "verdicts": judge.verdicts, "judge_is_a_side": own}
+            return found.work, {**who, **told, "errors": found.errors}
+
+        identity = {**self.statistics(), **self.prompt_prints("answer"), "tag": both, "judge": asked}
+        self.stage(name, identity, inputs=earlier, models=models, do=do)
+        for line in tell_compared(self.result(name)):
+            self.console.say(f"  {line}")
+
+    def _shares(self, stage: str) -> dict[str, float]:
+        path = self.run_dir.folder(stage) / JUDGED
+        try:
+            return shares_of(json.loads(path.read_bytes())["rows"])
+        except (OSError, ValueError, KeyError) as error:
+            raise StorageError(f"{path} cannot be read ({error}); run again with --rerun-from {stage}") from error
+
+    # -- what a run and a study share ----------------------------------------------------------------------------------
+
+    def questions(self, judge: Judge) -> list[Question]:
+        """Return the prompts, drawn by the recipe's seed."""
+        return draw(read_questions(_prompts_of(judge)), judge.sample, self.recipe.random_seed)
+
+    def judge_identity(self, judge: Judge) -> Mapping[str, Any]:
+        """Return what a judge's rulings depend on, beside the models that are judged."""
+        files = {"prompts": hash_file(_prompts_of(judge))}
+        if judge.baseline:
+            files["baseline"] = hash_file(Path(judge.baseline))
+        served = judge.model.startswith(("http://", "https://"))  # known by its name: a finished stage asks no server
+        model = judge.model if served else specify(judge.model, self._options(judge)).model.content_hash
+        values = {key: value for key, value in identity_of(judge).items() if key != "api_key_env"}
+        return {**values, **files, "model": model, "random_seed": self.recipe.random_seed, "rubric": PAIR_RUBRIC}
+
+    def ask_judge(
+        self, folder: Path, sides: Sides, questions: Sequence[Question], judge: Judge, *, recheck: int, bar: str
+    ) -> Compared:
+        """Have both sides answer, and the judge compare the answers; what it costs over all sittings is kept in the folder."""
+        before = self.engines.totals()
+        with self.answers_bar(bar, len(questions) * (1 if judge.baseline else 2)):
+            own = self._answer(sides.model, sides.name, sides.tag, questions, judge)
+            base = (
+                look_up(Path(judge.baseline), questions)
+                if judge.baseline
+                else self._answer(sides.base, sides.base_name, sides.base_tag, questions, judge)
+            )
+        ledger = Ledger(folder / SPENT, {"model": own.name, "baseline": base.name, "judge": judge.name or judge.model})
+        found = self._rule(questions, own, base, judge, recheck, ledger)
+        judged = [
+            JudgedPrompt(
+                prompt=question.text,
+                category=question.category,
+                output=own.outputs[place],
+                baseline=base.outputs[place],
+                rulings=found.rulings[place],
+                again=found.again[place],
+            )
+            for place, question in enumerate(questions)
+        ]
+        lost = Counter("no_output" if one.rulings is None else "no_verdict" for one in judged if one.share is None)
+        totals = self.engines.totals().since(before)
+        totals.add(found.totals)
+        counts = Counts(read=len(judged), kept=len(judged) - lost.total(), failed=dict(lost))
+        work = Work(counts=counts, totals=totals)
+        return Compared(judged=judged, baseline=base.name, errors=[*own.errors, *base.errors], work=work)
+
+    def _options(self, judge: Judge) -> ModelOptions:
+        runtime = self.recipe.runtime
+        return ModelOptions(
+            cache=locate_cache(runtime.cache, self.run_dir.path),
+            engine="vllm" if runtime.engine == "vllm" else "hf",
+            device=runtime.device,
+            max_tokens=judge.max_tokens,
+            server_model=judge.name,
+            api_key_env=judge.api_key_env,
+            tokenizer=judge.tokenizer,
+            quiet=self.console.quiet,
+        )
+
+    def _answer(self, model: ModelRef, name: str, tag: str, questions: Sequence[Question], judge: Judge) -> Answers:
+        self.engines.close()  # one model is in memory at a time
+        sampling = Sampling(temperature=judge.temperature, top_p=judge.top_p, max_tokens=judge.max_new_tokens)
+        seed = self.recipe.random_seed
+        given = ask(self.engine(model), self.prompts, questions, name=name, tag=tag, sampling=sampling, seed=seed)
+        self.engines.close()
+        return given
+
+    def _rule(
+        self,
+        questions: Sequence[Question],
+        own: Answers,
+        base: Answers,
+        judge: Judge,
+        recheck: int,
+        ledger: Ledger,
+    ) -> _Found:
+        answered = [
+            (place, Pairing(instruction=question.text, model=one, baseline=other))
+            for place, (question, one, other) in enumerate(zip(questions, own.outputs, base.outputs, strict=True))
+            if one is not None and other is not None
+        ]
+        pairings = [pairing for _, pairing in answered]
+        options, by_reply, seed = self._options(judge), judge.verdicts == "reply", self.recipe.random_seed
+        again: dict[int, Rulings] = {}
+        with opened(
+            judge.model, options, needs="generate" if by_reply else "choice_logprobs", hear=ledger.hear
+        ) as engine:
+            prompts = make_prompts(engine, options, rubric=PAIR_RUBRIC)
+            if by_reply:
+                room = judge.reply_tokens
+                found = judge_by_reply(pairings, engine, prompts, max_tokens=room, seed=seed)
+                twice = _draw_twice(pairings, recheck, seed)
+                second = judge_by_reply(
+                    [pairings[i] for i in twice], engine, prompts, max_tokens=room, seed=seed, again=True
+                )
+                again = {answered[i][0]: rulings for i, rulings in zip(twice, second, strict=True)}
+            else:
+                found = judge_by_probability(pairings, engine, prompts)
+            totals = replace(engine.totals)
+        ruled = {place: rulings for (place, _), rulings in zip(answered, found, strict=True)}
+        places = range(len(questions))
+        return _Found(rulings=[ruled.get(i) for i in places], again=[again.get(i) for i in places], totals=totals)
+
+
+def _draw_twice(pairings: Sequence[Pairing], recheck: int, seed: int) -> list[int]:
+    """Return which prompts the judge is asked again about: those whose answers differ, as equal ones tell nothing of it."""
+    differing = [place for place, pairing in enumerate(pairings) if pairing.model != pairing.baseline]
+    return random.Random(seed).sample(differing, min(recheck, len(differing)))
+
+
+def tell_compared(found: Mapping[str, Any]) -> list[str]:
+    """Say what a judge says of a model, and what is to be held of it."""
+    rate, lost = found["win_rate"], found["without_output"] + found["without_verdict"]
+    unjudged = f"; {lost} without an answer or a verdict count for neither" if lost else ""
+    if rate["value"] is None:
+        return [f"{found['by']} has no win rate of {found['model']}: {rate['reason']}{unjudged}"]
+    bounds = "" if rate["low"] is None else f" ({rate['low']:.1f} to {rate['high']:.1f})"
+    told = f"{found['model']} wins {rate['value']:.1f} %{bounds} against {found['against']} by {found['by']}"
+    told += f", {found['judged']} prompts"
+    doubted = [f"warning: the judge is not believed: {found['doubt']}"] if found["doubt"] else []
+    return [f"{told}{unjudged}", *doubted]
