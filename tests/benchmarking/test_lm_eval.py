@@ -38,7 +38,13 @@ ITEMS = 40
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("openbook_qa", "{{query}}"), ("arc_easy", "{{query}}\\nAnswer:"), ("siqa", "{{query}}")]
+    ("name", "text"),
+    [
+        ("openbook_qa", "{{query}}"),
+        ("arc_easy", "{{query}}\\nAnswer:"),
+        ("arc_challenge", "{{query}}\\nAnswer:"),
+        ("siqa", "{{query}}"),
+    ],
 )
 def test_accuracies_equal_lm_evals(name: str, text: str, recorded: Path, tmp_path: Path, command: Command) -> None:
     lm_eval = os.environ.get("HUMPBACK_LM_EVAL")

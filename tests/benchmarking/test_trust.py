@@ -52,6 +52,27 @@ def test_judge_that_reads_nothing_is_not_believed_whatever_it_prefers(blind: Jud
     assert len(believed) <= 1
 
 
+@pytest.mark.parametrize("tied", [0.3, 0.5])
+def test_judge_that_reads_the_instruction_alone_is_not_believed_for_tying_on_some_always(tied: float) -> None:
+    believed = []
+    for seed in range(8):
+        rng = random.Random(seed)
+        rulings, again = [], {}
+        for place in range(N):
+            ties = rng.random() < tied
+            rulings.append(_rule(rng, _placed(0.5, tied=float(ties)), 1.0))
+            if place < 20:
+                again[place] = _rule(rng, _placed(0.5, tied=float(ties)), 1.0)
+        if doubt_judge(rulings, again, resamples=500, confidence=0.95, seed=0) is None:
+            believed.append(seed)
+    assert len(believed) <= 1
+
+
+def test_judge_that_hardly_ever_names_an_answer_is_not_believed() -> None:
+    told = _doubt(_placed(0.5, tied=1.0)) or ""
+    assert f"it names an answer in both orders on 0 of {N} prompts" in told
+
+
 def test_judge_that_follows_the_place_is_not_believed_though_its_orders_would_agree_on_the_rest() -> None:
     def placed(rng: random.Random, deserved: float) -> float:
         return 1.0 if rng.random() < 0.8 else deserved

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from humpback.evaluation.requests import share_distinct
-from humpback.report.decay import decay_rows, tell_turn
+from humpback.report.decay import Turn, decay_rows, tell_turn, turn_of
 from humpback.report.signs_pairs import instructions_alike
 
 if TYPE_CHECKING:
@@ -94,3 +94,10 @@ def test_six_iterations_are_shown_with_precision_recall_and_diversity(lab: Lab, 
         assert 0 < row["distinct"] <= 1
     assert data["turn"].startswith(("Plateau at M_", "No plateau yet"))
     assert data["turn"] in (run / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_models_that_share_too_few_pairs_leave_the_turn_open() -> None:
+    def row(later: int, earlier: int, low: float | None) -> dict[str, object]:
+        return {"model": f"M_{later}", "against": f"M_{earlier}", "value": -0.1, "low": low, "high": low and low + 0.2}
+
+    assert turn_of([row(1, 0, -0.2), row(2, 0, -0.2), row(2, 1, None)], 2) == Turn(None, None, None)

@@ -16,6 +16,7 @@ from humpback.engines.fake import FakeEngine, fake_model
 from humpback.errors import DriftError, StageError
 from humpback.prompts import Prompts
 from humpback.records import Pair
+from humpback.report.results import render_results
 from humpback.stages.answer import WAYS, answer_pairs, first_pairs
 
 if TYPE_CHECKING:
@@ -95,6 +96,10 @@ def test_a_complete_run_is_given_answers_later_and_trains_nothing_for_them(lab: 
     assert lab.manifest(run, "answers")["engine"]["cache_hits"] == 9
     lab.run(run, evaluate__answers=4, rerun_from="answers")
     assert lab.manifest(run, "answers")["engine"]["cache_hits"] == 9
+    assert "answers to held-out instructions" in render_results(run)
+
+    lab.run(run, rerun_from="report")  # none are asked for any more, and the old ones are not shown as this run's
+    assert "answers to held-out instructions" not in render_results(run)
 
 
 def test_more_answers_than_held_out_pairs_and_longer_ones_than_fit_are_refused(lab: Lab) -> None:

@@ -159,9 +159,9 @@ def test_without_a_judge_nothing_is_said_of_one(lab: Lab, finished: Path) -> Non
 @pytest.mark.parametrize(
     ("judging", "why"),
     [
-        (coin, "both orders agree on"),
+        (coin, "both orders name the same answer on"),
         (first_place, "to the answer that stands first; beyond 75 %"),
-        (indifferent, "both orders agree on 100 % of 24 prompts"),
+        (indifferent, "it names an answer in both orders on 0 of 24 prompts"),
         (rambler, "0 prompts with different answers and a verdict in both orders are too few"),
     ],
 )
@@ -222,7 +222,7 @@ def test_loop_ends_where_the_win_rate_stalls_and_the_model_is_kept(
 def test_model_that_surely_wins_less_is_not_kept_though_its_likelihood_is_better(
     lab: Lab, tmp_path: Path, judged: Changes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _script(monkeypatch, reader, [0.0, 0.9, 0.2])
+    _script(monkeypatch, reader, [0.0, 0.9, 0.4])
     run, auto = tmp_path / "run", {"iterations": "auto", "max_iterations": 3, **judged}
     lab.run(run, **auto)
     stop = lab.manifest(run, "iteration-2/stop")["result"]

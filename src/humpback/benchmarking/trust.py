@@ -49,14 +49,21 @@ def doubt_judge(
     if (why := _prefers_a_place(preference)) is not None:
         return why
     draws = np.random.default_rng(seed), resamples, confidence
-    orders = [(favour(one), -favour(other)) for one, other in both]
-    # in the second order the answers have changed places: equal favours, as seen from the answers, agree
-    places = [(favour(one), favour(other)) for one, other in both]
-    agreed = np.asarray([[float(one == other)] for one, other in orders])
-    if not _surely_above(agreed, np.asarray(places), _blind_orders, *draws):
+    # a judge that reads the instruction alone may tie on some prompts always: both orders agree there, and it has read no answer.
+    # Where it names an answer both times, habits that differ by prompt can only make them agree less
+    places = [(favour(one), favour(other)) for one, other in both if favour(one) and favour(other)]
+    if len(places) < MIN_BOOTSTRAP:
         return (
-            f"both orders agree on {100 * agreed.mean():.0f} % of {len(both)} prompts, and a judge that prefers places as this one "
-            f"does and reads no answer would on {100 * _blind_orders(*_rates(np.asarray(places))):.0f} %: not surely more"
+            f"it names an answer in both orders on {len(places)} of {len(both)} prompts, too few to tell whether it reads them; "
+            f"{MIN_BOOTSTRAP} are needed"
+        )
+    # in the second order the answers have changed places: other favours, as seen from the places, are for the same answer
+    agreed = np.asarray([[float(one == -other)] for one, other in places])
+    if not _surely_above(agreed, np.asarray(places), _blind_orders, *draws):
+        blind = 100 * _blind_orders(*_rates(np.asarray(places)))
+        return (
+            f"both orders name the same answer on {100 * agreed.mean():.0f} % of {len(places)} prompts, and a judge that prefers "
+            f"places as this one does and reads no answer would on {blind:.0f} %: not surely more"
         )
     return None if again is None else _wavers(rulings, again, draws)
 
@@ -108,9 +115,9 @@ def _rates(favours: Favours) -> tuple[float, float, float]:
     return first, second, 1 - first - second
 
 
-def _blind_orders(first: float, second: float, tied: float) -> float:
-    """Return how often both orders favour one answer, or none, by verdicts that only the place bears on."""
-    return 2 * first * second + tied * tied
+def _blind_orders(first: float, second: float, _: float) -> float:
+    """Return how often both orders favour one answer, by verdicts without ties that only the place bears on."""
+    return 2 * first * second
 
 
 def _blind_draws(first: float, second: float, tied: float) -> float:

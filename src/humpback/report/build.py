@@ -67,7 +67,7 @@ def build_report(run_dir: RunDir, recipe: Recipe, manifests: Sequence[Manifest])
         "best": _best(run_dir, by_name, last),
         "rejected": _rejected(run_dir, last),
         "written": first_instructions(run_dir),
-        "answers": read_answers(run_dir),
+        "answers": read_answers(run_dir, by_name),
         "paths": {
             "dataset": "dataset",
             "models": [f"{m.name}/model" for m in manifests if m.name.endswith("/finetune")],

@@ -56,7 +56,7 @@ def turn_of(differences: Sequence[Row], ran: int) -> Turn:
         row: Row = found[f"M_{later}", f"M_{earlier}"]
         return row
 
-    if any(compare(t, 0)["low"] is None for t in range(1, ran + 1)):
+    if any(compare(t, s)["low"] is None for t in range(1, ran + 1) for s in range(t)):
         return Turn(None, None, None)
     plateau = next(p for p in range(ran + 1) if all(compare(t, p)["high"] >= 0 for t in range(p + 1, ran + 1)))
     worse = next((t for t in range(plateau + 1, ran + 1) if compare(t, plateau)["low"] > 0), None)

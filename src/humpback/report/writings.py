@@ -16,7 +16,7 @@ from humpback.errors import StorageError
 from humpback.records import Candidate, Rejected
 from humpback.report import figures
 from humpback.report.markdown import code, escape, fenced
-from humpback.store.rundir import RunDir
+from humpback.store.rundir import Manifest, RunDir
 from humpback.store.shards import read_records, shard_files
 
 __all__ = ["first_instructions", "read_answers", "tell_answers", "tell_instructions"]
@@ -34,10 +34,10 @@ def first_instructions(run_dir: RunDir, count: int = SHOWN_INSTRUCTIONS) -> list
     return heapq.nsmallest(count, itertools.chain(kept, rejected), key=lambda row: row["segment_id"])
 
 
-def read_answers(run_dir: RunDir) -> dict[str, Any] | None:
-    """Return the answers to held-out instructions; None where the recipe asks for none."""
+def read_answers(run_dir: RunDir, by_name: Mapping[str, Manifest]) -> dict[str, Any] | None:
+    """Return the answers to held-out instructions; None where the recipe asks for none, whatever it asked for before."""
     path = run_dir.folder("answers") / "answers.json"
-    if run_dir.manifest("answers") is None:
+    if "answers" not in by_name:
         return None
     try:
         answers: dict[str, Any] = json.loads(path.read_bytes())
