@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from humpback.benchmarking.models import ModelOptions, choose_tag, opened
+from humpback.benchmarking.models import ModelOptions, check_model, choose_tag, opened
 from humpback.engines.base import Capability
 from humpback.engines.fake import FakeEngine
+from humpback.engines.server.findings import Findings
 from humpback.errors import InputError
 from humpback.prompts import SEED_TAG, WEB_TAG
 
@@ -41,6 +42,19 @@ def test_engine_that_cannot_do_what_is_needed_is_refused(tmp_path: Path, monkeyp
         opened("fake", options, needs="loglikelihood"),
     ):
         pass
+
+
+def test_server_that_cannot_do_what_is_needed_is_refused_before_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("httpx")
+    findings = Findings(url="http://127.0.0.1:9", kind="other", models=("judge",), model="judge", chat=True)
+    monkeypatch.setattr("humpback.engines.server.probe.probe_url", lambda _: findings)
+    monkeypatch.setattr("humpback.engines.server.engine.ServerEngine.findings", findings)
+    options = ModelOptions(cache=tmp_path / "answers.sqlite", tokenizer="estimate", quiet=True)
+    check_model("http://127.0.0.1:9/v1", options, needs="generate")
+    with pytest.raises(InputError, match="has no choice_logprobs"):
+        check_model("http://127.0.0.1:9/v1", options, needs="choice_logprobs")
 
 
 def test_model_that_is_not_there_is_refused(tmp_path: Path) -> None:

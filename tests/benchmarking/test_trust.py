@@ -102,6 +102,6 @@ def test_too_few_second_verdicts_are_no_reason_to_believe() -> None:
     rng = random.Random(0)
     rulings = [_rule(rng, _reader(1.0), float(place % 2)) for place in range(N)]
     again = {place: _rule(rng, lambda *_: None, 1.0) for place in range(20)}
-    assert "asked again it gave 0 prompts" in (
-        doubt_judge(rulings, again, resamples=500, confidence=0.95, seed=0) or ""
-    )
+    told = doubt_judge(rulings, again, resamples=500, confidence=0.95, seed=0) or ""
+    assert "asked again it gave 0 prompts" in told
+    assert "8 are needed: raise evaluate.judge.recheck" in told

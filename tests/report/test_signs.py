@@ -376,3 +376,36 @@ def test_win_rate_of_the_command_makes_the_report_alone_stale_and_is_told_by_it(
     sign = next(sign for sign in data["signs"] if sign["name"] == "win_rate_falls")
     assert "M_1" in sign["told"]
     assert "judge fake" in sign["told"] or sign["state"] == "not checked"
+
+
+def _judge(data: Data, doubted: str | None) -> None:
+    change = {"against": "M_0", "value": 20.0, "low": 10.0, "high": 30.0, "n": 200}
+    rows = [
+        {"model": f"M_{t}", "doubt": f"M_{t}" == doubted and "a coin", "changes": [change] if t else []}
+        for t in range(3)
+    ]
+    data["judged"] = {"by": "J", "rows": [{**row, "judge_is_a_side": False} for row in rows]}
+
+
+@pytest.mark.parametrize(
+    ("doubted", "state", "words"),
+    [
+        (None, "not found", "helps: M_2 +20.0 points"),
+        ("M_2", "not checked", "not believed on M_2: a coin"),
+        ("M_0", "not checked", "not believed on M_0: a coin"),
+    ],
+)
+def test_change_of_win_rate_is_believed_only_where_the_judge_is_on_both_models(
+    data: Data, doubted: str | None, state: str, words: str
+) -> None:
+    data["win_rates"] = []
+    _judge(data, doubted)
+    sign = signs_models.win_rate_falls(data)
+    assert (sign.state, words in sign.told) == (state, True), sign
+
+
+def test_run_that_publishes_m_0_has_no_win_rate_to_fall(data: Data) -> None:
+    data["win_rates"], data["iterations"]["published"] = [], 0
+    _judge(data, None)
+    sign = signs_models.win_rate_falls(data)
+    assert (sign.state, "M_0 itself" in sign.told) == ("not checked", True), sign

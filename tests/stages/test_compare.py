@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
 from humpback.engines.base import Completion, Loglikelihood, Sampling
 from humpback.engines.fake import FakeEngine
@@ -16,6 +17,7 @@ from humpback.errors import DriftError, InputError
 from humpback.prompts import Continuation, Prompt
 from humpback.report.results import render_results
 from humpback.report.summary import print_summary, stage_states
+from humpback.rooms.comparing import tell_compared
 from humpback.stages.table import find_course
 from humpback.store.rundir import RunDir
 
@@ -176,7 +178,7 @@ def test_judge_that_cannot_judge_is_not_believed_and_decides_nothing(
     for t in (1, 2):
         stop = lab.manifest(run, f"iteration-{t}/stop")["result"]
         assert (stop["goes_on"], stop["preferred"]["gain"]) == (True, None)
-        assert "the judge fake is not believed and decides nothing: " in stop["why"]
+        assert f"the judge fake is not believed on M_{t} and decides nothing: " in stop["why"]
     data = _report(run)
     assert data["judged"]["turn"].startswith("The judge is not believed on M_1, M_2")
     sign = next(sign for sign in data["signs"] if sign["name"] == "win_rate_falls")
@@ -208,15 +210,28 @@ def test_prompts_without_a_verdict_are_counted_and_are_no_loss(
 def test_loop_ends_where_the_win_rate_stalls_and_the_model_is_kept(
     lab: Lab, tmp_path: Path, judged: Changes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _script(monkeypatch, reader, [0.0, 0.5, 0.5, 0.9])
+    _script(monkeypatch, reader, [0.0, 0.5, 0.45, 0.9])  # M_2 loses one prompt: no gain of 3 points is left open
     run, auto = tmp_path / "run", {"iterations": "auto", "max_iterations": 3, **judged}
     lab.run(run, **auto)
     stop = lab.manifest(run, "iteration-2/stop")["result"]
     assert (stop["improved"], stop["goes_on"], stop["fired"]) == (True, False, "win_rate")
-    assert "M_2 wins no more than M_1: +0.0 points of win rate by fake (+0.0 to +0.0, 24 prompts)" in stop["why"]
+    assert "M_2 wins no more than M_1: -2.1 points of win rate by fake (-7.3 to +0.0, 24 prompts)" in stop["why"]
     course = find_course(lab.recipe(**auto), RunDir(run))
     assert (course.iterations, course.best) == (2, 2)
     assert "M_2 wins no more than M_1" in _report(run)["iterations"]["told"]
+
+
+def test_shares_that_are_all_alike_rule_out_no_gain_and_end_no_loop(
+    lab: Lab, tmp_path: Path, judged: Changes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _script(monkeypatch, reader, [0.0, 0.5, 0.5])  # in other words, so M_2 is no twin of M_1
+    run, auto = tmp_path / "run", {"iterations": "auto", "max_iterations": 2, **judged}
+    lab.run(run, **auto)
+    stop = lab.manifest(run, "iteration-2/stop")["result"]
+    assert (stop["goes_on"], stop["preferred"]["gain"]) == (True, None)
+    assert "M_2 may win more than M_1: +0.0 points of win rate by fake (all came out alike" in stop["why"]
+    assert _report(run)["judged"]["turn"].startswith("Win rates rise no further than M_1")
+    assert "+0.0 (all alike)" in render_results(run)
 
 
 def test_model_that_surely_wins_less_is_not_kept_though_its_likelihood_is_better(
@@ -330,3 +345,55 @@ def test_wrong_judge_is_told_before_anything_is_made(
     with pytest.raises(InputError, match=words):
         lab.run(tmp_path / "run", **judged)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "./nowhere"}, "nowhere"),
+        ({"model": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY"),
+    ],
+)
+def test_judge_that_cannot_be_had_is_told_before_the_first_stage(
+    change: Changes, words: str, lab: Lab, tmp_path: Path, judged: Changes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("httpx")
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    judged["evaluate__judge"].update(change)
+    with pytest.raises(InputError, match=words):
+        lab.run(tmp_path / "run", **judged)
+    assert not list((tmp_path / "run").glob("**/manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_new_tokens": 3841}, r"evaluate\.judge\.max_new_tokens=3841; use at least 4097"),
+        ({"max_tokens": 512}, r"judge\.max_tokens=512 leaves no room .*judge\.reply_tokens=512"),
+        ({"sample": 7}, "sample\n.*greater than or equal to 8"),
+    ],
+)
+def test_judge_that_could_never_be_heard_is_refused_by_the_recipe(
+    change: Changes, words: str, lab: Lab, judged: Changes
+) -> None:
+    judged["evaluate__judge"].update(change)
+    with pytest.raises(ValidationError, match=words):
+        lab.recipe(**judged)
+
+
+def test_missing_answers_are_told_with_their_reasons(
+    lab: Lab, tmp_path: Path, judged: Changes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.write_lines(tmp_path / "prompts.jsonl", [{"instruction": f"{n} " + "long " * 4000} for n in range(8)])
+    _script(monkeypatch, reader, [0.0, 0.5])
+    run = tmp_path / "run"
+    lab.run(run, **judged)
+    why = "too_long: prompt and answer exceed 4096 tokens (model.max_tokens)"
+    assert _found(lab, run, 1)["errors"] == [why]
+    assert tell_compared(_found(lab, run, 1))[0].endswith(f"(no answer: {why})")
+    print_summary(run)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Answers are missing because: {why}" in shown
+    assert "in the cache already" not in shown
+    assert "The judge has ruled on nothing" in shown

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from humpback.benchmarking.comparisons import Comparison
 from humpback.benchmarking.judging import Rulings
@@ -18,7 +18,16 @@ from humpback.evaluation.stats import bootstrap_ratio_difference
 from humpback.recipe import EvaluateSettings
 from humpback.store.fingerprint import derive_seed
 
-__all__ = ["JudgedPrompt", "measure_model", "shares_of"]
+__all__ = ["JudgedPrompt", "Met", "find_met", "measure_model"]
+
+
+class Met(NamedTuple):
+    """How a model met the baseline on a prompt."""
+
+    share: float
+    """0 to 1."""
+    output: str | None
+    """Its answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +62,14 @@ class JudgedPrompt:
         return {**row, "again": asdict(self.again) if self.again else None} if rechecked else row
 
 
-def shares_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the share of each prompt that has one, out of written rows."""
-    return {row["prompt"]: row["share"] for row in rows if row["share"] is not None}
+def find_met(rows: Sequence[Mapping[str, Any]]) -> dict[str, Met]:
+    """Return share and answer of each prompt that has a share, out of written rows."""
+    return {row["prompt"]: Met(row["share"], row["output"]) for row in rows if row["share"] is not None}
 
 
 def measure_model(
     judged: Sequence[JudgedPrompt],
-    before: Mapping[str, Mapping[str, float]],
+    before: Mapping[str, Mapping[str, Met]],
     settings: EvaluateSettings,
     *,
     model: str,
@@ -70,7 +79,8 @@ def measure_model(
     """Return the win rate, its change from each model `before` in points, what the judge is worth, and why not to believe it."""
     seed = derive_seed(random_seed, "winrate-bootstrap")
     draw: dict[str, Any] = {"resamples": settings.resamples, "confidence": settings.confidence, "seed": seed}
-    own = {one.prompt: one.share for one in judged if one.share is not None}
+    met = {one.prompt: Met(one.share, one.output) for one in judged if one.share is not None}
+    own = [one.share for one in met.values()]
     given = [one for one in judged if one.rulings is not None]
     again = {place: one.again for place, one in enumerate(given) if one.again is not None}
     by_reply = settings.judge is not None and settings.judge.verdicts == "reply"
@@ -86,13 +96,13 @@ def measure_model(
         "without_output": sum(one.rulings is None for one in judged),
         "without_verdict": sum(one.rulings is not None and one.share is None for one in judged),
         "same_answers": len(given) - len(telling),
-        "wins": sum(share > 0.5 for share in own.values()),
-        "losses": sum(share < 0.5 for share in own.values()),
-        "ties": sum(share == 0.5 for share in own.values()),
-        "win_rate": asdict(rate(list(own.values()), **draw)),
-        "sign_test_p": sign_test(list(own.values())),
+        "wins": sum(share > 0.5 for share in own),
+        "losses": sum(share < 0.5 for share in own),
+        "ties": sum(share == 0.5 for share in own),
+        "win_rate": asdict(rate(own, **draw)),
+        "sign_test_p": sign_test(own),
         "length_controlled": asdict(control_length(comparisons, seed=seed)),
-        "changes": [_change(own, name, shares, draw) for name, shares in before.items()],
+        "changes": [_change(met, name, earlier, draw) for name, earlier in before.items()],
         "judge": asdict(
             examine_judge([one.rulings for one in given if one.rulings], again if by_reply else None, seed=seed)
         ),
@@ -112,13 +122,16 @@ def _compare(one: JudgedPrompt, model: str, baseline: str) -> Comparison:
     )
 
 
-def _change(
-    own: Mapping[str, float], name: str, before: Mapping[str, float], draw: Mapping[str, Any]
-) -> dict[str, Any]:
+def _change(own: Mapping[str, Met], name: str, before: Mapping[str, Met], draw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model's win rate less that of an earlier one, in points, over the prompts that both have a verdict on."""
     both = [prompt for prompt in own if prompt in before]
     row: dict[str, Any] = {"against": name, "value": None, "low": None, "high": None, "n": len(both)}
     if not both:
         return row
-    first, second = ([100 * shares[prompt] for prompt in both] for shares in (own, before))
-    return row | asdict(bootstrap_ratio_difference(first, second, [1] * len(both), **draw))
+    first, second = ([100 * met[prompt].share for prompt in both] for met in (own, before))
+    row |= asdict(bootstrap_ratio_difference(first, second, [1] * len(both), **draw))
+    twins = all(own[prompt].output == before[prompt].output for prompt in both)
+    if first == second and not twins:
+        # resampling differences of zero gives nothing but zero, however few they are: it rules out no gain
+        row |= {"low": None, "high": None}
+    return row

@@ -16,7 +16,7 @@ from humpback.progress import Console
 from humpback.prompts import RUBRIC, SEED_TAG, WEB_TAG, Prompts
 from humpback.recipe import ServerSettings, load_recipe
 
-__all__ = ["ModelOptions", "TagChoice", "choose_tag", "make_prompts", "opened", "specify"]
+__all__ = ["ModelOptions", "TagChoice", "check_model", "choose_tag", "make_prompts", "opened", "specify"]
 
 TagChoice = Literal["auto", "both", "seed", "none"]
 
@@ -54,12 +54,28 @@ def opened(
 
         engine = open_engine(specify(reference, options), listen)
         try:
-            if needs not in engine.capabilities:
-                told = f"{reference} cannot answer here: its engine has no {needs}. {engine.lacks(needs)}"
-                raise InputError(told.strip())
+            _require(engine, reference, needs)
             yield engine
         finally:
             engine.close()
+
+
+def check_model(reference: str, options: ModelOptions, *, needs: Capability) -> None:
+    """Raise InputError where the model cannot be had, or where the server that has it cannot do what is needed; loads no weights."""
+    spec = specify(reference, options)
+    if spec.server is None:
+        return
+    engine = open_engine(spec)
+    try:
+        _require(engine, reference, needs)
+    finally:
+        engine.close()
+
+
+def _require(engine: CachedEngine, reference: str, needs: Capability) -> None:
+    if needs not in engine.capabilities:
+        told = f"{reference} cannot answer here: its engine has no {needs}. {engine.lacks(needs)}"
+        raise InputError(told.strip())
 
 
 def specify(reference: str, options: ModelOptions) -> EngineSpec:

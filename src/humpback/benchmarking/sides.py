@@ -149,8 +149,12 @@ def ask(
     tag: str,
     sampling: Sampling,
     seed: int,
+    bound: str = "--max-tokens",
 ) -> Answers:
-    """Return what an opened model answers; each draw depends on the seed and the prompt alone."""
+    """Return what an opened model answers; each draw depends on the seed and the prompt alone.
+
+    `bound` is what the user sets the longest prompt and answer by.
+    """
     asked = [prompts.answer(q.text, tag, seed=derive_seed(seed, "winrate", q.text)) for q in questions]
     room = prompts.max_tokens - sampling.max_tokens
     fits = [len(prompt.token_ids) <= room for prompt in asked]
@@ -159,7 +163,7 @@ def ask(
     outputs = tuple(c.text if c is not None and c.finish != "error" else None for c in given)
     errors = {c.error or "no reason given" for c in given if c is not None and c.finish == "error"}
     if not all(fits):
-        errors.add(f"too_long: prompt and answer exceed {prompts.max_tokens} tokens (--max-tokens)")
+        errors.add(f"too_long: prompt and answer exceed {prompts.max_tokens} tokens ({bound})")
     return Answers(
         name=name,
         outputs=outputs,

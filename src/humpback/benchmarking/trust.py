@@ -100,7 +100,10 @@ def _wavers(
             alike.append([float(one == other) for one, other in pairs])
             places.append([verdict for pair in pairs for verdict in pair])
     if len(alike) < MIN_BOOTSTRAP:
-        return f"asked again it gave {len(alike)} prompts a verdict in both orders, too few to tell whether it says the same"
+        return (
+            f"asked again it gave {len(alike)} prompts a verdict in both orders, too few to tell whether it says the same; "
+            f"{MIN_BOOTSTRAP} are needed: raise evaluate.judge.recheck"
+        )
     if _surely_above(np.asarray(alike), np.asarray(places), _blind_draws, *draws):
         return None
     return (

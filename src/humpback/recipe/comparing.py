@@ -6,9 +6,9 @@ in a run as it is.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from humpback.recipe.section import Section
 
@@ -44,6 +44,15 @@ class Judge(Section):
     tokenizer: str | None = None
     """A served judge's tokenizer: a folder, a hub id or `estimate`."""
 
+    @model_validator(mode="after")
+    def _roomy(self) -> Self:
+        if self.verdicts == "reply" and self.max_tokens <= self.reply_tokens:
+            raise ValueError(
+                f"judge.max_tokens={self.max_tokens} leaves no room for the answers beside judge.reply_tokens="
+                f"{self.reply_tokens}; use more than both answers and the reply take (default 4096), or shorter replies"
+            )
+        return self
+
 
 class RunJudge(Judge):
     """Who compares what M_1, M_2 ... answer with what M_0 does, on development prompts. None of them may be trained on, so name their
@@ -51,5 +60,7 @@ class RunJudge(Judge):
 
     baseline: str | None = None
     """A file of outputs to these prompts, which M_0 is compared with too; null takes what M_0 answers."""
+    sample: int | None = Field(None, ge=8)
+    """Prompts drawn; null takes all. On fewer than 8 no judge can be believed."""
     recheck: int = Field(20, ge=8)
     """Prompts of each model on which a judge that replies is asked again, for its self-consistency; all where there are fewer."""

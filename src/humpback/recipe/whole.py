@@ -97,6 +97,12 @@ class Recipe(Section):
                 f"model.max_tokens={self.model.max_tokens} leaves no room for an instruction beside evaluate.answer_tokens="
                 f"{self.evaluate.answer_tokens}; use at least {self.evaluate.answer_tokens + 256}, or shorter answers"
             )
+        judge = self.evaluate.judge
+        if judge is not None and self.model.max_tokens < judge.max_new_tokens + 256:
+            raise ValueError(
+                f"model.max_tokens={self.model.max_tokens} leaves no room for a prompt beside evaluate.judge.max_new_tokens="
+                f"{judge.max_new_tokens}; use at least {judge.max_new_tokens + 256}, or shorter answers"
+            )
         longest = self.runtime.vllm.max_model_len
         if self.runtime.engine == "vllm" and longest is not None and longest < self.model.max_tokens:
             raise ValueError(

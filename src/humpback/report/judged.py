@@ -6,10 +6,12 @@ A rate of a judge that cannot tell the answers apart has an interval too, so no 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from humpback.errors import StorageError
+from humpback.evaluation.stats import MIN_PAIRS
 from humpback.report.decay import turn_of
 from humpback.report.figures import NOTHING, count, duration, interval, percent, plain
 from humpback.store.rundir import Manifest, RunDir
@@ -72,8 +74,10 @@ def _tell_turn(rows: Sequence[Row], ran: int) -> str:
 
 def _turned(change: Row) -> dict[str, float | None]:
     """Return the bounds such that below zero is better, as it is with likelihoods."""
-    known = change["low"] is not None
-    return {"low": -change["high"] if known else None, "high": -change["low"] if known else None}
+    if change["low"] is not None:
+        return {"low": -change["high"], "high": -change["low"]}
+    # enough prompts, all alike: no gain is sure, and none is ruled out
+    return {"low": -math.inf, "high": math.inf} if change["n"] >= MIN_PAIRS else {"low": None, "high": None}
 
 
 class JudgedTable(NamedTuple):
@@ -102,12 +106,15 @@ def _cells(row: Row) -> list[str]:
         _rate(row["win_rate"]),
         f"{row['wins']}, {row['losses']}, {row['ties']}",
         count(lost),
-        NOTHING
-        if change is None or change["value"] is None
-        else f"{change['value']:+.1f} ({interval(change, _points)})",
+        NOTHING if change is None or change["value"] is None else f"{change['value']:+.1f} ({_bounds(change)})",
         *(_rate(judge[name]) for name in ("first_place", "agreement", "self_consistency")),
         _rate(row["length_controlled"]),
     ]
+
+
+def _bounds(change: Row) -> str:
+    alike = change["low"] is None and change["n"] >= MIN_PAIRS
+    return "all alike" if alike else interval(change, _points)
 
 
 def _points(value: float) -> str:
@@ -140,11 +147,17 @@ def judged_lines(judged: Row) -> Iterator[str]:
             )
             why = f": {kinds} rulings" if kinds else ""
             yield f"{row['model']}: {row['without_output']} without an answer, {row['without_verdict']} without a verdict{why}"
+    if errors := list(dict.fromkeys(error for row in judged["rows"] for error in row["errors"])):
+        yield f"Answers are missing because: {'; '.join(errors)}"
     yield judged["turn"]
-    spent = judged["spent"]
-    yield (
+    yield _tell_spent(judged["spent"], any(row["judge"]["rulings"] for row in judged["rows"]))
+
+
+def _tell_spent(spent: Row, ruled: bool) -> str:
+    if not spent["requests"]:
+        told = "Every ruling was in the cache already"
+        return told if ruled else "The judge has ruled on nothing, as no prompt has both answers"
+    return (
         f"The judge was asked {count(spent['requests'])} times, read {count(spent['tokens_in'])} tokens and wrote "
         f"{count(spent['tokens_out'])}, in {duration(spent['seconds'])}"
-        if spent["requests"]
-        else "Every ruling was in the cache already"
     )

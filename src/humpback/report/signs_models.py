@@ -170,12 +170,18 @@ def _own_judge(data: Row) -> tuple[list[State], list[str]]:
     """Return what the recipe's judge says of the published model and M_0; nothing where it names none."""
     published = f"M_{data['iterations']['published']}"
     judged = data["judged"] or {"rows": []}
-    row = next((row for row in judged["rows"] if row["model"] == published), None)
-    if row is None:
+    by_model = {row["model"]: row for row in judged["rows"]}
+    if not by_model:
         return [], []
+    if published == "M_0":
+        return ["not checked"], ["the model that is published is M_0 itself"]
+    row = by_model[published]
+    # with outputs of others as the baseline, the change rests on the comparison of M_0 too
+    for name in (published, "M_0"):
+        if name in by_model and by_model[name]["doubt"]:
+            told = f"the judge {judged['by']} is not believed on {name}: {by_model[name]['doubt']}"
+            return ["not checked"], [told]
     change = next(change for change in row["changes"] if change["against"] == "M_0")
-    if row["doubt"]:
-        return ["not checked"], [f"the judge {judged['by']} is not believed on {published}: {row['doubt']}"]
     if change["value"] is None:
         return ["not checked"], [f"{judged['by']} has no verdict on a prompt for both {published} and M_0"]
     known = change["low"] is not None

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from humpback.benchmarking.alpacaeval import draw
-from humpback.benchmarking.iterations import JudgedPrompt, measure_model, shares_of
+from humpback.benchmarking.iterations import JudgedPrompt, Met, find_met, measure_model
 from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_by_reply
-from humpback.benchmarking.models import ModelOptions, make_prompts, opened, specify
+from humpback.benchmarking.models import ModelOptions, check_model, make_prompts, opened, specify
 from humpback.benchmarking.sides import Answers, Question, ask, find_prompts, look_up, read_questions
 from humpback.benchmarking.spending import Ledger
 from humpback.engines.answers import locate_cache
-from humpback.engines.base import EngineTotals, ModelRef, Sampling
+from humpback.engines.base import Capability, EngineTotals, ModelRef, Sampling
 from humpback.errors import StorageError
 from humpback.recipe import Judge, identity_of
 from humpback.rooms.base import RoomBase
@@ -93,11 +93,15 @@ class ComparingRooms(RoomBase):
     """From models to what a judge says of their answers."""
 
     def tell_cost(self) -> None:
-        """Say before anything is made what the judge will be asked, at most; nothing without a judge, or when it was asked."""
+        """Say before anything is made what the judge will be asked, at most; nothing without a judge, or when it was asked.
+
+        Raises InputError for a judge that cannot be had, as it is asked only when models have been trained.
+        """
         judge, course = self.recipe.evaluate.judge, self.course
         names = compare_names(self.recipe, course.iterations if course.settled else None)
         if judge is None or all(self.run_dir.state(name) == "done" and name not in self._rebuilt for name in names):
             return
+        check_model(judge.model, self._options(judge), needs=_needs_of(judge))
         n, models, by_reply = check_judge(judge), len(names) + (not judge.baseline), judge.verdicts == "reply"
         rulings = len(names) * 2 * (n + (min(judge.recheck, n) if by_reply else 0))
         each = f" of up to {judge.reply_tokens:,} tokens" if by_reply else ", each the probabilities of five numbers"
@@ -135,10 +139,10 @@ class ComparingRooms(RoomBase):
             found = self.ask_judge(folder, sides, questions, judge, recheck=judge.recheck, bar=name)
             rows = [one.as_row(rechecked=judge.verdicts == "reply") for one in found.judged]
             atomic_write(folder / JUDGED, to_json({"baseline": found.baseline, "rows": rows}))
-            before = {} if judge.baseline else {"M_0": {question.text: 0.5 for question in questions}}
+            before = {} if judge.baseline else {"M_0": {one.prompt: Met(0.5, one.baseline) for one in found.judged}}
             told = measure_model(
                 found.judged,
-                {**before, **{f"M_{stage[10:-8]}": self._shares(stage) for stage in earlier}},
+                {**before, **{f"M_{stage[10:-8]}": self._met(stage) for stage in earlier}},
                 self.recipe.evaluate,
                 model=sides.name,
                 baseline=found.baseline,
@@ -153,10 +157,10 @@ class ComparingRooms(RoomBase):
         for line in tell_compared(self.result(name)):
             self.console.say(f"  {line}")
 
-    def _shares(self, stage: str) -> dict[str, float]:
+    def _met(self, stage: str) -> dict[str, Met]:
         path = self.run_dir.folder(stage) / JUDGED
         try:
-            return shares_of(json.loads(path.read_bytes())["rows"])
+            return find_met(json.loads(path.read_bytes())["rows"])
         except (OSError, ValueError, KeyError) as error:
             raise StorageError(f"{path} cannot be read ({error}); run again with --rerun-from {stage}") from error
 
@@ -206,7 +210,9 @@ class ComparingRooms(RoomBase):
         totals.add(found.totals)
         counts = Counts(read=len(judged), kept=len(judged) - lost.total(), failed=dict(lost))
         work = Work(counts=counts, totals=totals)
-        return Compared(judged=judged, baseline=base.name, errors=[*own.errors, *base.errors], work=work)
+        return Compared(
+            judged=judged, baseline=base.name, errors=list(dict.fromkeys([*own.errors, *base.errors])), work=work
+        )
 
     def _options(self, judge: Judge) -> ModelOptions:
         runtime = self.recipe.runtime
@@ -225,7 +231,16 @@ class ComparingRooms(RoomBase):
         self.engines.close()  # one model is in memory at a time
         sampling = Sampling(temperature=judge.temperature, top_p=judge.top_p, max_tokens=judge.max_new_tokens)
         seed = self.recipe.random_seed
-        given = ask(self.engine(model), self.prompts, questions, name=name, tag=tag, sampling=sampling, seed=seed)
+        given = ask(
+            self.engine(model),
+            self.prompts,
+            questions,
+            name=name,
+            tag=tag,
+            sampling=sampling,
+            seed=seed,
+            bound="model.max_tokens",
+        )
         self.engines.close()
         return given
 
@@ -246,9 +261,7 @@ class ComparingRooms(RoomBase):
         pairings = [pairing for _, pairing in answered]
         options, by_reply, seed = self._options(judge), judge.verdicts == "reply", self.recipe.random_seed
         again: dict[int, Rulings] = {}
-        with opened(
-            judge.model, options, needs="generate" if by_reply else "choice_logprobs", hear=ledger.hear
-        ) as engine:
+        with opened(judge.model, options, needs=_needs_of(judge), hear=ledger.hear) as engine:
             prompts = make_prompts(engine, options, rubric=PAIR_RUBRIC)
             if by_reply:
                 room = judge.reply_tokens
@@ -266,6 +279,10 @@ class ComparingRooms(RoomBase):
         return _Found(rulings=[ruled.get(i) for i in places], again=[again.get(i) for i in places], totals=totals)
 
 
+def _needs_of(judge: Judge) -> Capability:
+    return "generate" if judge.verdicts == "reply" else "choice_logprobs"
+
+
 def _draw_twice(pairings: Sequence[Pairing], recheck: int, seed: int) -> list[int]:
     """Return which prompts the judge is asked again about: those whose answers differ, as equal ones tell nothing of it."""
     differing = [place for place, pairing in enumerate(pairings) if pairing.model != pairing.baseline]
@@ -276,6 +293,7 @@ def tell_compared(found: Mapping[str, Any]) -> list[str]:
     """Say what a judge says of a model, and what is to be held of it."""
     rate, lost = found["win_rate"], found["without_output"] + found["without_verdict"]
     unjudged = f"; {lost} without an answer or a verdict count for neither" if lost else ""
+    unjudged += f" (no answer: {'; '.join(found['errors'])})" if found["errors"] else ""
     if rate["value"] is None:
         return [f"{found['by']} has no win rate of {found['model']}: {rate['reason']}{unjudged}"]
     bounds = "" if rate["low"] is None else f" ({rate['low']:.1f} to {rate['high']:.1f})"

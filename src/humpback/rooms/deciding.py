@@ -129,10 +129,12 @@ class DecidingRooms(RoomBase):
         found = [self.result(stage) for stage in compared]
         row = next(row for row in found[-1]["changes"] if row["against"] == f"M_{t - 1}")
         interval = {key: row[key] for key in ("value", "low", "high", "n")}
+        doubted = next((one for one in reversed(found) if one["doubt"]), None)
         return Preferred(
             judge=found[-1]["by"],
             change=None if row["value"] is None else Interval(**interval),
-            doubt=next((one["doubt"] for one in reversed(found) if one["doubt"]), None),
+            doubt=doubted and doubted["doubt"],
+            doubted=doubted and doubted["model"],
         )
 
     def _corrected(self, t: int, people: Mapping[str, Any] | None) -> Iterator[Scored]:

@@ -21,7 +21,7 @@ from humpback.errors import StageError
 from humpback.evaluation.auditchange import AuditChange
 from humpback.evaluation.likelihood import Likelihoods, compare, response_nll, without_errors
 from humpback.evaluation.signs import MIN_WIN_GAIN, Gain, judge_gain
-from humpback.evaluation.stats import Interval
+from humpback.evaluation.stats import MIN_PAIRS, Interval
 from humpback.prompts import Prompts
 from humpback.recipe import EvaluateSettings
 from humpback.records import Pair
@@ -38,6 +38,8 @@ class Preferred:
     """Win rate of M_t less that of M_(t-1), in points; None without a prompt that both have a verdict on."""
     doubt: str | None
     """Why the judge cannot be believed; None where it can."""
+    doubted: str | None = None
+    """The model on whose answers it cannot."""
 
     @property
     def gain(self) -> Gain | None:
@@ -111,11 +113,16 @@ def _tell_preferred(preferred: Preferred | None, before: str, now: str) -> list[
     if preferred is None:
         return []
     if preferred.doubt:
-        return [f"the judge {preferred.judge} is not believed and decides nothing: {preferred.doubt}"]
+        return [
+            f"the judge {preferred.judge} is not believed on {preferred.doubted} and decides nothing: {preferred.doubt}"
+        ]
     change = preferred.change
     if change is None:
         return [f"{preferred.judge} has no verdict on a prompt for both, so there is no win rate to compare"]
-    bounds = "too few prompts for an interval" if change.low is None else f"{change.low:+.1f} to {change.high:+.1f}"
+    open_ = (
+        "all came out alike, which gives no interval" if change.n >= MIN_PAIRS else "too few prompts for an interval"
+    )
+    bounds = open_ if change.low is None else f"{change.low:+.1f} to {change.high:+.1f}"
     words = {"helps": "surely wins more than", "falls": "surely wins less than", "stalls": "wins no more than"}
     word = words[preferred.gain.word] if preferred.gain else "may win more than"
     return [
