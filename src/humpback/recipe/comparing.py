@@ -6,13 +6,14 @@ in a run as it is.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
 from humpback.recipe.section import Section
 
-__all__ = ["Judge", "RunJudge"]
+__all__ = ["Judge", "RunJudge", "identify_judge"]
 
 
 class Judge(Section):
@@ -53,3 +54,10 @@ class RunJudge(Judge):
     """A file of outputs to these prompts, which M_0 is compared with too; null takes what M_0 answers."""
     recheck: int = Field(20, ge=8)
     """Prompts of each model on which a judge that replies is asked again, for its self-consistency; all where there are fewer."""
+
+
+def identify_judge(judge: Judge) -> Mapping[str, Any]:
+    """Return what a judge is asked, as plain values; without keys that change nothing: where
+    its probabilities are read, it writes no reply and is not asked again."""
+    without = {"api_key_env"} if judge.verdicts == "reply" else {"api_key_env", "reply_tokens", "recheck"}
+    return judge.model_dump(mode="json", exclude=without)
