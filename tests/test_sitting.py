@@ -15,6 +15,7 @@ from humpback.engines.base import ModelRef
 from humpback.engines.vllm import VLLMEngine
 from humpback.errors import InputError, StorageError
 from humpback.executor import PoolExecutor, SerialExecutor
+from humpback.opening import forget_precision
 from humpback.progress import Console
 from humpback.recipe import Recipe, identity_of, load_recipe
 from humpback.report.results import render_results
@@ -232,6 +233,41 @@ def test_all_trainings_of_a_run_share_one_number_format(
     assert {spec.precision_file for spec in specs} == {run / "precision.json"}
     assert "Computed in bfloat16 (the faster)." in (run / "report" / "report.html").read_text()
     assert "Computed in bfloat16 (the faster)." in render_results(run)
+
+
+def test_a_run_without_a_trained_model_decides_on_its_training_format_anew(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+    run = tmp_path / "run"
+
+    def train(spec: TrainSpec) -> TrainResult:
+        assert spec.precision_file
+        found.append(spec.precision_file.is_file())
+        spec.precision_file.write_text("{}")
+        return train_fake(spec)
+
+    monkeypatch.setattr("humpback.training.fake.train_fake", train)
+    assert lab.run(run)
+    assert lab.run(run, rerun_from="iteration-0/finetune")
+    assert lab.run(run, rerun_from="backward/mix")
+    first, all_others = [False], [True] * 3
+    assert found == [*first, *all_others, *all_others, *first, *all_others]
+
+
+@pytest.mark.parametrize("trace", ["manifest.json", "work/checkpoint-5", "work/finished.json", None])
+@pytest.mark.parametrize("room", ["backward", "cells/seed-seed0-1/arm"])
+def test_a_training_format_is_forgotten_where_nothing_is_left_that_was_trained_in_it(
+    tmp_path: Path, room: str, trace: str | None
+) -> None:
+    work = tmp_path / room / "finetune" / "work"
+    work.mkdir(parents=True)
+    for decision in (tmp_path, work):
+        (decision / "precision.json").touch()
+    if trace:
+        (work.parent / trace).touch()
+    forget_precision(tmp_path)
+    assert [(place / "precision.json").exists() for place in (tmp_path, work)] == [bool(trace)] * 2
 
 
 def test_how_engines_attend_stands_in_the_manifests_and_the_report(

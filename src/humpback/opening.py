@@ -16,8 +16,9 @@ from humpback.machine import environment
 from humpback.recipe import NumberFormat, Recipe, RuntimeSettings, Signal
 from humpback.stages.table import stage_names
 from humpback.store.shards import atomic_write
+from humpback.training.spec import FINISHED, PRECISION
 
-__all__ = ["check_context", "check_served", "choose_signals", "decide_numbers"]
+__all__ = ["check_context", "check_served", "choose_signals", "decide_numbers", "forget_precision"]
 
 NEEDS: Mapping[Capability, str] = {
     "generate": "augment writes instructions by it",
@@ -60,6 +61,19 @@ def _read_decision(path: Path, on: Mapping[str, object]) -> tuple[NumberFormat |
         f"{path} does not say which number format answers are computed in ({fault}); delete the file, and the format is decided anew, "
         "or set runtime.dtype to the one that the manifests of the stages name (environment.numbers)"
     )
+
+
+def forget_precision(folder: Path) -> None:
+    """Let the next training of a run, or of a study's cells, decide on its number format anew where nothing is trained in the old one.
+
+    A decision is kept for the models that are compared; where none of them is left, nor a checkpoint to go on from, it would bind
+    the run to the speeds of a machine that it may have left.
+    """
+    trainings = [path for pattern in ("*/finetune", "cells/*/*/finetune") for path in folder.glob(pattern)]
+    traces = ("manifest.json", f"work/{FINISHED}", "work/checkpoint-*")
+    if not any(any(training.glob(trace)) for training in trainings for trace in traces):
+        for decision in (*(training / "work" / PRECISION for training in trainings), folder / PRECISION):
+            decision.unlink(missing_ok=True)
 
 
 def check_served(recipe: Recipe) -> None:

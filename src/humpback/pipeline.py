@@ -86,7 +86,7 @@ def self_align(stage: Rooms, *, control: bool) -> None:
         stage.finetune("control")
 
     stage.evaluate()
-    stage.answers()  # where asked for: what the last model writes to held-out instructions, to be read
+    stage.answers()  # where asked for: what the kept model writes to held-out instructions, to be read
     stage.compare_all()  # where it decides nothing
     stage.human()  # what people say of the candidates decides nothing, so more labels make nothing else anew
     stage.dataset()

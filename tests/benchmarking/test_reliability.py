@@ -109,7 +109,7 @@ def test_preferences_about_one_instruction_are_each_counted(scripted: None, tmp_
     assert (told["pairs"]["items"], told["pairs"]["instructions"]) == (20, 1)
     found = told["human"][0]["preference"]
     assert (found["value"], found["n"], found["ties"]) == (90.0, 10, 2)
-    assert (found["low"], found["reason"][:27]) == (None, "1 instructions are too few ")
+    assert (found["low"], found["reason"][:25]) == (None, "1 instruction is too few ")
 
 
 def test_rows_of_one_instruction_say_no_more_together_than_one(

@@ -43,7 +43,7 @@ def test_intervals_hold_the_true_rate_about_as_often_as_they_say() -> None:
     ("shares", "words"),
     [
         ([], "no prompt has a verdict"),
-        ([1.0], "1 prompts are too few"),
+        ([1.0], "1 prompt is too few"),
         ([1.0, 0.0] * 3, "6 prompts are too few"),
         ([1.0] * 50, "all prompts came out alike"),
     ],
@@ -100,7 +100,7 @@ def test_ties_do_not_enter_the_sign_test() -> None:
 def test_category_of_one_prompt_has_a_rate_without_interval() -> None:
     found = by_category([_comparison(1.0, category="lone"), *[_comparison(0.0, category="many")] * 9], seed=0)
     assert (found["lone"].value, found["lone"].low) == (100, None)
-    assert "1 prompts" in (found["lone"].reason or "")
+    assert "1 prompt is" in (found["lone"].reason or "")
 
 
 def test_category_without_any_verdict_is_shown_as_such() -> None:

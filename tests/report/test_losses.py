@@ -41,6 +41,9 @@ def test_trainings_in_two_number_formats_are_told_apart() -> None:
     rows = [{"stage": "backward", "precision": "float32 (a)"}, {"stage": "M_0", "precision": "bfloat16 (b)"}]
     assert tell_formats([rows[0], {**rows[0], "stage": "M_1"}]) == "Computed in float32 (a)."
     assert tell_formats(rows).endswith("too: backward in float32 (a); M_0 in bfloat16 (b).")
+    named = {"stage": "M_1", "precision": "float32 (as it was named)"}
+    assert tell_formats([rows[0], named]) == "Computed in float32 (a)."
+    assert tell_formats([*rows, named]).endswith("too: backward, M_1 in float32 (a); M_0 in bfloat16 (b).")
     assert tell_formats([{"stage": "backward"}]) == "Computed in a format that is not known."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pytest
 from humpback.errors import StorageError
 from humpback.report.page import write_report
 from humpback.report.results import render_results
-from humpback.report.writings import first_instructions, read_answers, tell_answers
+from humpback.report.writings import ANSWER_CHARS, first_instructions, read_answers, tell_answers
 from humpback.store.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -49,10 +50,23 @@ def test_page_and_markdown_show_every_instruction_and_answer(answered: Path) -> 
         assert row["segment_id"] in page
     for row in report["answers"]["rows"]:
         for answer in (*row["answers"].values(), {"text": row["response"]}):
-            assert answer["text"].split()[0] in text
+            shown = answer["text"][:ANSWER_CHARS].splitlines()
+            assert len(shown[0]) > 20
+            assert all(f"   {line}".rstrip() in text for line in shown)
         assert row["pair_id"] in page
-    cost = next(row for row in report["stages"] if row["name"] == "answers")["engine"]["tokens_out"]
-    assert f"at most 256 tokens each: {cost:,} tokens drawn" in text
+    tokens = sum(answer["tokens"] for row in report["answers"]["rows"] for answer in row["answers"].values())
+    assert tokens > 0
+    assert f"at most 256 tokens each, {tokens:,} in all." in text
+
+
+def test_a_resumed_run_tells_how_long_the_answers_are_and_not_what_the_last_sitting_drew(
+    lab: Lab, answered: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(answered, tmp_path / "run")
+    assert lab.run(tmp_path / "run", rerun_from="answers", evaluate__answers=2)
+    assert lab.manifest(tmp_path / "run", "answers")["engine"]["tokens_out"] == 0
+    told = "at most 256 tokens each, "
+    assert render_results(tmp_path / "run").split(told)[1][:10] == render_results(answered).split(told)[1][:10]
 
 
 def test_the_gate_stands_in_the_markdown_with_its_lift_over_shuffled_text(complete: Path, data: dict[str, Any]) -> None:
@@ -70,12 +84,12 @@ def test_a_run_that_asked_for_no_answers_has_no_section_of_them(complete: Path) 
 def test_an_answer_says_that_it_was_cut_or_failed_and_stays_in_its_fence(data: dict[str, Any], tmp_path: Path) -> None:
     evil = "```\n<script>alert(1)</script>"
     ways = {
-        "both tags": {"text": evil, "finish": "length", "error": None},
-        "no tag": {"text": "", "finish": "error", "error": "too long a prompt"},
+        "both tags": {"text": evil, "tokens": 5, "finish": "length", "error": None},
+        "no tag": {"text": "", "tokens": 0, "finish": "error", "error": "too long a prompt"},
     }
     row = {"pair_id": "p1", "instruction": evil, "response": "So.", "answers": ways}
     answers = {"model": "M_1", "max_tokens": 5, "rows": [row]}
-    told = "\n".join(tell_answers(answers, {"engine": {"tokens_out": 9}, "seconds": 2.0}))
+    told = "\n".join(tell_answers(answers))
     assert "both tags (did not end by itself):" in told
     assert "no tag (the engine failed):\n\n   ```text\n   too long a prompt" in told
     assert told.count("````text") == 2

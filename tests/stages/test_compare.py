@@ -319,6 +319,10 @@ def test_probabilities_are_read_and_need_no_second_asking(
     found = _found(lab, run, 1)  # the scripted engine's probabilities are the first place's
     assert "to the answer that stands first" in found["doubt"]
     assert found["judge"]["self_consistency"]["n"] == N
+    made = lab.manifest(run, "iteration-1/compare")
+    judged["evaluate__judge"] |= {"recheck": 9, "reply_tokens": 99}  # of a judge that replies
+    lab.run(run, **judged)
+    assert lab.manifest(run, "iteration-1/compare") == made
 
 
 def test_cost_is_told_before_anything_is_made(lab: Lab, tmp_path: Path, judged: Changes, command: Command) -> None:

@@ -112,6 +112,23 @@ def test_judges_files_are_found_beside_the_study_and_a_changed_one_is_named(
     assert _trained(out) == models
 
 
+def test_a_study_is_judged_once_from_whatever_folder_it_is_started(
+    study: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(study, prompts="prompts.jsonl")
+    assert command("study", "ablation", study, "-o", tmp_path / "out").status == 0
+    monkeypatch.chdir(tmp_path)
+    assert "4 cells, 4 done" in command("study", "ablation", study.name, "-o", "out", "--dry-run").out
+    _write(study)  # names the prompts by their whole path
+    assert (
+        "4 cells, 4 done"
+        in command("study", "ablation", Path("..") / tmp_path.name / study.name, "-o", "out", "--dry-run").out
+    )
+    _write(study, prompts="prompts.jsonl", reply_tokens=99)  # its probabilities are read, so it replies nothing
+    assert "4 cells, 4 done" in command("study", "ablation", study, "-o", "out", "--dry-run").out
+    assert len(list(tmp_path.glob("out/cells/seed-seed0-*/arm/judge-*"))) == 1
+
+
 def test_rows_keep_answers_and_rulings(study: Path, tmp_path: Path, command: Command) -> None:
     _write(study, model="fake")
     command("study", "ablation", study, "-o", tmp_path / "out")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from humpback.benchmarking.comparisons import Comparison
 from humpback.benchmarking.judging import Rulings
 from humpback.benchmarking.lengthcontrol import control_pair
+from humpback.evaluation.stats import tell_few
 
 __all__ = [
     "MIN_BOOTSTRAP",
@@ -94,17 +95,17 @@ def rate(
     if not n:
         return Estimate(value=None, n=0, reason="no prompt has a verdict in both orders")
     sums, counts = _add_up(shares, range(n) if groups is None else groups)
-    units, what = len(sums), "prompts" if len(sums) == n else "instructions"
+    units, what = len(sums), "prompt" if len(sums) == n else "instruction"
     mean = float(100 * sums.sum() / n)
     if units < MIN_BOOTSTRAP:
-        reason = f"{units} {what} are too few for an interval; {MIN_BOOTSTRAP} are needed"
+        reason = f"{tell_few(units, what)} for an interval; {MIN_BOOTSTRAP} are needed"
         return Estimate(value=mean, n=n, reason=reason)
     if np.ptp(sums / counts) == 0:
-        reason = f"all {what} came out alike; resampling them says nothing of the spread"
+        reason = f"all {what}s came out alike; resampling them says nothing of the spread"
         return Estimate(value=mean, n=n, reason=reason)
     low, high = _bootstrap(sums, counts, seed, resamples, confidence)
     normal: tuple[float | None, float | None] = (None, None)
-    reason = f"{units} {what} are too few for a normal interval; {MIN_NORMAL} are needed"
+    reason = f"{tell_few(units, what)} for a normal interval; {MIN_NORMAL} are needed"
     if units >= MIN_NORMAL:
         half = _normal_half(sums, counts, confidence)
         normal, reason = (mean - half, mean + half), ""
@@ -188,9 +189,8 @@ def control_length(comparisons: Sequence[Comparison], *, seed: int) -> Estimate:
     judged = [c for c in comparisons if c.share is not None]
     n, over = len(judged), [c.model_chars - c.baseline_chars for c in judged]
     if n < MIN_CONTROLLED:
-        return Estimate(
-            value=None, n=n, reason=f"{n} prompts are too few to tell length from quality; {MIN_CONTROLLED} are needed"
-        )
+        few = tell_few(n, "prompt")
+        return Estimate(value=None, n=n, reason=f"{few} to tell length from quality; {MIN_CONTROLLED} are needed")
     if len({c.share for c in judged}) == 1:
         return Estimate(value=None, n=n, reason="all prompts came out alike, whatever their lengths")
     if min(over) > 0 or max(over) < 0:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from humpback.evaluation.agreement import cohen_kappa
-from humpback.evaluation.stats import MIN_PAIRS
+from humpback.evaluation.stats import MIN_PAIRS, tell_few
 
 __all__ = ["Draw", "Figure", "Icc", "TwoRaters", "compare_raters", "correlate_raters", "intraclass", "to_levels"]
 
@@ -161,10 +161,8 @@ def _bootstrap(statistic: Callable[[Places], float | None], groups: Places, draw
         return Figure(value=None, n=n, reason=undefined)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     if len(members) < MIN_PAIRS:
-        what = "items" if len(members) == n else "instructions"
-        return Figure(
-            value=value, n=n, reason=f"{len(members)} {what} are too few for an interval; {MIN_PAIRS} are needed"
-        )
+        few = tell_few(len(members), "item" if len(members) == n else "instruction")
+        return Figure(value=value, n=n, reason=f"{few} for an interval; {MIN_PAIRS} are needed")
     dice = np.random.default_rng(draw.seed)
     drawn = [
         statistic(np.concatenate([members[i] for i in dice.integers(len(members), size=len(members))]))

@@ -19,6 +19,7 @@ __all__ = [
     "bootstrap_ratio",
     "bootstrap_ratio_difference",
     "compare_all",
+    "tell_few",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -36,6 +37,15 @@ class Interval:
 
 MIN_PAIRS = 8
 """Below this many pairs no interval is given: resampling so few says nothing."""
+
+
+def tell_few(n: int, what: str) -> str:
+    """Say that there are too few of something.
+
+    >>> tell_few(1, "prompt"), tell_few(7, "prompt")
+    ('1 prompt is too few', '7 prompts are too few')
+    """
+    return f"{n} {what} is too few" if n == 1 else f"{n} {what}s are too few"
 
 
 def auc(true: Floats, corrupted: Floats, axis: int = -1) -> Any:

@@ -6,13 +6,14 @@ in a run as it is.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from humpback.recipe.section import Section
 
-__all__ = ["Judge", "RunJudge"]
+__all__ = ["Judge", "RunJudge", "identify_judge"]
 
 
 class Judge(Section):
@@ -64,3 +65,9 @@ class RunJudge(Judge):
     """Prompts drawn; null takes all. On fewer than 8 no judge can be believed."""
     recheck: int = Field(20, ge=8)
     """Prompts of each model on which a judge that replies is asked again, for its self-consistency; all where there are fewer."""
+
+
+def identify_judge(judge: Judge) -> Mapping[str, Any]:
+    """Return what a judge is asked, without keys that change nothing: where its probabilities are read, it writes no reply."""
+    without = {"api_key_env"} if judge.verdicts == "reply" else {"api_key_env", "reply_tokens", "recheck"}
+    return judge.model_dump(mode="json", exclude=without)

@@ -163,7 +163,7 @@ class EvaluateSettings(Section):
     control: bool = True
     """Also train a control: seed and as many uncurated candidates as the last iteration curated."""
     answers: int = Field(0, ge=0)
-    """Held-out instructions that the last model answers for the report, the first by id: each with both tags, the seed tag and none,
+    """Held-out instructions that the kept model answers for the report, the first by id: each with both tags, the seed tag and none,
     so three answers of at most `answer_tokens` tokens. 0 asks for none."""
     answer_tokens: int = Field(256, ge=1)
     """Longest of these answers, in tokens."""

@@ -34,13 +34,20 @@ def read_loss_points(folder: Path) -> dict[str, list[list[float]]]:
 
 
 def tell_formats(training: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the trainings computed in; which of them in what, where that is not one format for all."""
+    """Return what the trainings computed in; which of them in what, where that is not one format for all.
+
+    The format is the first word of what a training tells, and the reason the rest: two reasons for one format are no two formats.
+    """
+    reasons: dict[str, str] = {}
     stages: dict[str, list[str]] = {}
     for row in training:
-        stages.setdefault(row.get("precision") or "a format that is not known", []).append(row["stage"])
+        told = row.get("precision") or "a format that is not known"
+        precision = told.partition(" (")[0]
+        reasons.setdefault(precision, told)
+        stages.setdefault(precision, []).append(row["stage"])
     if len(stages) == 1:
-        return f"Computed in {next(iter(stages))}."
-    told = "; ".join(f"{', '.join(names)} in {precision}" for precision, names in stages.items())
+        return f"Computed in {next(iter(reasons.values()))}."
+    told = "; ".join(f"{', '.join(names)} in {reasons[precision]}" for precision, names in stages.items())
     return f"Computed in several number formats, so models differ by rounding too: {told}."
 
 

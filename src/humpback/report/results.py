@@ -122,9 +122,8 @@ def _gate(gate: Row) -> Iterable[str]:
 def _answers(data: Row) -> Iterable[list[str]]:
     """Yield the section of answers, where the run has any."""
     if answers := data["answers"]:
-        stage = next(row for row in data["stages"] if row["name"] == "answers")
         title = f"### {len(answers['rows'])} answers to held-out instructions, with both tags, one and none"
-        yield [title, "", *tell_answers(answers, stage)]
+        yield [title, "", *tell_answers(answers)]
 
 
 def _audit(audits: Sequence[Row]) -> Iterable[str]:

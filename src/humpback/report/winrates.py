@@ -1,7 +1,7 @@
 """Win rates between a run's models that are kept in its folder. In: `RUN/winrate/*/winrate.json`. Out: one row per comparison.
 
-A run has no judge of its own. `humpback winrate MODEL BASELINE ... -o RUN/winrate/NAME` compares its models, and the next report of
-the run tells what it found.
+They are beside what the recipe's own judge says (`evaluate.judge`): `humpback winrate MODEL BASELINE ... -o RUN/winrate/NAME` compares
+the run's models with whatever one likes, and the next report of the run tells what it found.
 """
 
 from __future__ import annotations

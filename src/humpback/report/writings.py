@@ -1,4 +1,4 @@
-"""What the run's models wrote, to be read and not chosen: instructions of the backward model, answers of the last model.
+"""What the run's models wrote, to be read and not chosen: instructions of the backward model, answers of the kept model.
 
 In: a run's stages `augment` and `answers`. Out: rows for the report's JSON, and their Markdown. The first by id are no selection: ids
 are hashes. Instructions that were not kept are among them, with the reason.
@@ -82,11 +82,12 @@ def tell_instructions(rows: Sequence[Row]) -> Iterator[str]:
         yield ""
 
 
-def tell_answers(answers: Row, stage: Row) -> Iterator[str]:
-    """Yield Markdown: each held-out instruction, the answers with its tags, and what they cost."""
+def tell_answers(answers: Row) -> Iterator[str]:
+    """Yield Markdown: each held-out instruction, the answers with its tags, and how long they are together."""
+    drawn = sum(answer["tokens"] for row in answers["rows"] for answer in row["answers"].values())
     yield (
         f"{answers['model']} on the first held-out instructions by id, not chosen, greedily, at most {answers['max_tokens']} tokens "
-        f"each: {figures.count(stage['engine']['tokens_out'])} tokens drawn in {figures.duration(stage['seconds'])}."
+        f"each, {figures.count(drawn)} in all."
     )
     yield ""
     for number, row in enumerate(answers["rows"], start=1):

@@ -24,7 +24,7 @@ from humpback.benchmarking.spending import Ledger
 from humpback.engines.answers import locate_cache
 from humpback.engines.base import Capability, EngineTotals, ModelRef, Sampling
 from humpback.errors import StorageError
-from humpback.recipe import Judge, identity_of
+from humpback.recipe import Judge, identify_judge
 from humpback.rooms.base import RoomBase
 from humpback.runner import Work, to_json
 from humpback.sitting import Result
@@ -132,7 +132,7 @@ class ComparingRooms(RoomBase):
             models["base"] = base
         earlier = [f"iteration-{s}/compare" for s in range(t) if compares(self.recipe, s)]
         sides = Sides(model=models["model"], name=f"M_{t}", tag=both, base=base, base_name="M_0", base_tag=both)
-        asked = {**self.judge_identity(judge), "recheck": judge.recheck}
+        asked = self.judge_identity(judge)
 
         def do(folder: Path) -> tuple[Work, Result]:
             questions = self.questions(judge)
@@ -177,8 +177,13 @@ class ComparingRooms(RoomBase):
             files["baseline"] = hash_file(Path(judge.baseline))
         served = judge.model.startswith(("http://", "https://"))  # known by its name: a finished stage asks no server
         model = judge.model if served else specify(judge.model, self._options(judge)).model.content_hash
-        values = {key: value for key, value in identity_of(judge).items() if key != "api_key_env"}
-        return {**values, **files, "model": model, "random_seed": self.recipe.random_seed, "rubric": PAIR_RUBRIC}
+        return {
+            **identify_judge(judge),
+            **files,
+            "model": model,
+            "random_seed": self.recipe.random_seed,
+            "rubric": PAIR_RUBRIC,
+        }
 
     def ask_judge(
         self, folder: Path, sides: Sides, questions: Sequence[Question], judge: Judge, *, recheck: int, bar: str

@@ -11,6 +11,7 @@ from humpback.corpus.overlap import Overlap, set_files
 from humpback.engines import find_contract, find_model
 from humpback.engines.base import ModelRef
 from humpback.errors import GateError
+from humpback.opening import forget_precision
 from humpback.progress import tell_reasons
 from humpback.recipe import TrainSettings, identity_of
 from humpback.records import Example, Rejected, Scored
@@ -112,6 +113,7 @@ class TrainingRooms(RoomBase):
                 if take_twin(spec, self.run_dir.folder(f"{other}/finetune")):
                     self.console.say(f"  the same rows and training as {other}: its model is taken, not trained again")
                     return Work(counts=counts), {**self.result(f"{other}/finetune"), "same_as": other}
+            forget_precision(self.decisions)
             self.engines.close()  # the trainer needs the memory
             for line in tell_plan(spec, rows):
                 self.console.say(f"  {line}")

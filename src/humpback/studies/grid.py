@@ -16,9 +16,19 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import Field, field_validator, model_validator
 
 from humpback.errors import RecipeError
-from humpback.recipe import Judge, Recipe, Section, SeedInput, apply_override, check_section, identity_of, read_yaml
+from humpback.recipe import (
+    Judge,
+    Recipe,
+    Section,
+    SeedInput,
+    apply_override,
+    check_section,
+    identify_judge,
+    identity_of,
+    read_yaml,
+)
 from humpback.store.fingerprint import fingerprint
-from humpback.studies.judgefiles import place_file
+from humpback.studies.judgefiles import FILES, place_file
 
 __all__ = ["AblationStudy", "Arm", "Cell", "Data", "Measured", "ScalingStudy", "Study", "load_study"]
 
@@ -158,11 +168,15 @@ class Cell:
 
     @property
     def judging(self) -> str | None:
-        """The stage that asks the judge, named by all that is asked, so that another judge finds nothing of this one's."""
+        """The stage that asks the judge, named by all that is asked, so that another judge finds nothing of this one's.
+
+        Of files their names alone: where they lie depends on the folder that the study is started from, and what they hold is in
+        the stage's identity.
+        """
         if self.judge is None:
             return None
-        values = {key: value for key, value in identity_of(self.judge).items() if key != "api_key_env"}
-        return f"judge-{fingerprint(values)[:8]}"
+        files = {key: Path(named).name for key in FILES if (named := getattr(self.judge, key)) is not None}
+        return f"judge-{fingerprint({**identify_judge(self.judge), **files})[:8]}"
 
     @property
     def folder(self) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from humpback.errors import DriftError
 
-__all__ = ["place_file", "refuse_changed"]
+__all__ = ["FILES", "place_file", "refuse_changed"]
 
 FILES = ("prompts", "baseline")
+"""Keys of a judge that name files."""
 
 
 def place_file(named: str, folder: Path) -> str:
