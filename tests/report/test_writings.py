@@ -78,7 +78,7 @@ def test_the_gate_stands_in_the_markdown_with_its_lift_over_shuffled_text(comple
 
 def test_a_run_that_asked_for_no_answers_has_no_section_of_them(complete: Path) -> None:
     assert "answers to held-out" not in render_results(complete)
-    assert read_answers(RunDir(complete)) is None
+    assert read_answers(RunDir(complete), {}) is None
 
 
 def test_an_answer_says_that_it_was_cut_or_failed_and_stays_in_its_fence(data: dict[str, Any], tmp_path: Path) -> None:
@@ -104,5 +104,8 @@ def test_answers_that_cannot_be_read_are_told(answered: Path, tmp_path: Path) ->
     folder.mkdir()
     (folder / "manifest.json").write_bytes((answered / "answers" / "manifest.json").read_bytes())
     (folder / "answers.json").write_text("{")
+    run_dir = RunDir(tmp_path)
+    made = run_dir.manifest("answers")
+    assert made is not None
     with pytest.raises(StorageError, match=r"answers\.json cannot be read .*--rerun-from answers"):
-        read_answers(RunDir(tmp_path))
+        read_answers(run_dir, {"answers": made})
