@@ -202,6 +202,15 @@ def test_few_pairs_are_audited_without_p_good_and_it_is_said() -> None:
     assert audit.note in tell_verdict(audit, "M_0", MIN_PAIRS - 1)["notes"][0]
 
 
+def test_one_kind_of_corruption_is_learnt_and_no_kind_is_told_as_unseen() -> None:
+    audit = audit_signals(
+        _pairs(24), ("forward_lift", "probe"), _raters(FakeEngine(fake_model(None))), **DRAW, corruptions=["cut_end"]
+    )
+    assert audit.fitted is not None
+    assert audit.fitted.unseen == {}
+    assert P_GOOD in {entry.signal for entry in audit.signals}
+
+
 class Counting(FakeEngine):
     """Counts the prompts whose hidden states are asked for."""
 

@@ -183,11 +183,11 @@ def _learn(
     if "true" not in known or len(known) == 1:
         return _Learnt(plain, None, "too few held-out pairs have a value of the signals to learn P(good) from them")
     unseen = {}
-    for kind in KINDS:
-        if any(row.kind == kind for row in corrupted):
-            blind = _without_errors(cross_judge(evidence, settings, without=kind), measured)
-            if interval := _judge_unseen(corrupted, blind, kind, draw):
-                unseen[kind] = interval
+    kinds = [kind for kind in KINDS if kind in known]
+    for kind in kinds if len(kinds) > 1 else []:  # of one kind alone nothing is left to learn from
+        blind = _without_errors(cross_judge(evidence, settings, without=kind), measured)
+        if interval := _judge_unseen(corrupted, blind, kind, draw):
+            unseen[kind] = interval
     return _Learnt(scores, _fit(corrupted, evidence, scores, layers, unseen, draw.confidence))
 
 
