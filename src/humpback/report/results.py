@@ -160,7 +160,8 @@ def _calibration(model: str, calibration: Row) -> Iterable[str]:
     yield from table_lines(headers, figures.promise(calibration))
     yield ""
     unseen = ", ".join(f"{kind} {_estimate(row, figures.auc)}" for kind, row in calibration["unseen"].items())
-    yield f"AUC on a corruption that nothing was learnt from: {unseen}."
+    if unseen:
+        yield f"AUC on a corruption that nothing was learnt from: {unseen}."
 
 
 def _decay(data: Row) -> Iterable[str]:
