@@ -279,7 +279,7 @@ def test_a_changed_backward_prompt_asks_no_rating_of_held_out_pairs_again(
 def test_totals_of_shards_manifest_and_status_are_equal_and_add_up(
     lab: Lab, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from humpback.report.summary import print_status
+    from humpback.report.status import print_status
 
     run = tmp_path / "run"
     lab.run(run, runtime__workers=workers, gate__segments=0)
@@ -308,7 +308,7 @@ def test_totals_of_shards_manifest_and_status_are_equal_and_add_up(
 def test_status_reads_manifests_that_count_no_errors(
     copy_of_finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from humpback.report.summary import print_status
+    from humpback.report.status import print_status
 
     path = copy_of_finished / "augment" / "manifest.json"
     old = json.loads(path.read_bytes())

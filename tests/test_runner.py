@@ -15,7 +15,7 @@ from humpback.engines.fake import FakeEngine
 from humpback.errors import DriftError, GateError, InputError, StorageError
 from humpback.executor import Executor, PoolExecutor, SerialExecutor
 from humpback.records import Pair, Rejected
-from humpback.report.summary import stage_states
+from humpback.report.status import stage_states
 from humpback.runner import Output, Work, run_map, run_units
 from humpback.store.fingerprint import diff
 from humpback.store.shards import read_records, shard_files

@@ -15,7 +15,8 @@ from humpback.errors import DriftError, InputError, RecipeError
 from humpback.evaluation.rating import REPLY_COUNTS
 from humpback.recipe import load_recipe
 from humpback.report.results import render_results
-from humpback.report.summary import print_status, print_summary
+from humpback.report.status import print_status
+from humpback.report.summary import print_summary
 
 if TYPE_CHECKING:
     from tests.conftest import Lab

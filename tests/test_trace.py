@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from humpback.errors import InputError, StorageError
-from humpback.trace import _lines, print_trace, trace
+from humpback.trace import trace
+from humpback.trace_print import list_lines, print_trace
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -163,7 +164,7 @@ def test_a_short_beginning_is_refused(finished: Path) -> None:
 def test_no_word_of_a_reason_is_printed_twice(reason: str, detail: str, told: str, lab: Lab, run: Path) -> None:
     found = trace(run, _twice_curated(lab, run))
     found["rejections"] = [{"stage": "dedup", "failed": False, "reason": reason, "detail": detail}]
-    assert ("rejected", f"by dedup: {told}") in list(_lines(found))
+    assert ("rejected", f"by dedup: {told}") in list(list_lines(found))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def print_cache(place: Path, *, as_json: bool) -> None:
         print(json.dumps({**told, "groups": [_row(group, found.names) for group in groups]}, indent=2))
         return
     from humpback.report import figures
-    from humpback.report.summary import print_table
+    from humpback.report.terminal import print_table
 
     headers = ["model", "call", "answers>", "bytes>", "oldest", "newest", "last used"]
     cells = [

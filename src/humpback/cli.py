@@ -140,7 +140,7 @@ def gguf(
 @app.command()
 def status(run_folder: Run, json_: Json = False) -> None:
     """Show every stage of a run: state, rows read, kept, rejected, failed, and time."""
-    from humpback.report.summary import print_status
+    from humpback.report.status import print_status
 
     print_status(run_folder, as_json=json_)
 
@@ -152,7 +152,7 @@ def trace(
     json_: Json = False,
 ) -> None:
     """Print a row's way from its source to the dataset and models it entered."""
-    from humpback.trace import print_trace
+    from humpback.trace_print import print_trace
 
     print_trace(run_folder, row_id, as_json=json_)
 

@@ -138,7 +138,7 @@ def _read(path: Path, instruction: str, response: str, left_out: Counter[str]) -
 
 def _print(data: dict[str, Any]) -> None:
     from humpback.report import figures, settables
-    from humpback.report.summary import print_table
+    from humpback.report.terminal import print_table
 
     for table in settables.set_tables(data):
         print_table(*table)

@@ -18,7 +18,8 @@ from humpback.pipeline import run
 from humpback.progress import Console
 from humpback.recipe import Recipe
 from humpback.records import Candidate, Rejected, Scored
-from humpback.report.summary import pick_examples, print_status, print_summary, stage_states
+from humpback.report.status import print_status, stage_states
+from humpback.report.summary import pick_examples, print_summary
 from humpback.store.rundir import RunDir
 from humpback.tasks import ScoreTask
 

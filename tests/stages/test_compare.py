@@ -16,7 +16,8 @@ from humpback.engines.fake import FakeEngine
 from humpback.errors import DriftError, InputError
 from humpback.prompts import Continuation, Prompt
 from humpback.report.results import render_results
-from humpback.report.summary import print_summary, stage_states
+from humpback.report.status import stage_states
+from humpback.report.summary import print_summary
 from humpback.rooms.comparing import tell_compared
 from humpback.stages.table import find_course
 from humpback.store.rundir import RunDir

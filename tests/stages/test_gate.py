@@ -11,7 +11,8 @@ import pytest
 from humpback.engines.base import Completion
 from humpback.engines.fake import FakeEngine
 from humpback.errors import GateError
-from humpback.report.summary import print_status, print_summary
+from humpback.report.status import print_status
+from humpback.report.summary import print_summary
 
 if TYPE_CHECKING:
     from tests.conftest import Lab

@@ -17,7 +17,8 @@ from humpback.evaluation.stats import Interval
 from humpback.prompts import Continuation, Prompt, Prompts
 from humpback.recipe import EvaluateSettings, load_recipe
 from humpback.records import Pair
-from humpback.report.summary import print_status, print_summary, stage_states
+from humpback.report.status import print_status, stage_states
+from humpback.report.summary import print_summary
 from humpback.rooms import deciding
 from humpback.stages.stop import judge_iteration
 from humpback.stages.table import find_course, stage_names

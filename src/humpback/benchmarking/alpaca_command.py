@@ -147,7 +147,7 @@ def _print(
     reason: str | None,
     compared: object,
 ) -> None:
-    from humpback.report.summary import print_table
+    from humpback.report.terminal import print_table
 
     rows = sorted(figures.items(), key=lambda row: -row[1].win_rate)
     headers = [

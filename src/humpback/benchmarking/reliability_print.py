@@ -9,7 +9,7 @@ from typing import Any
 
 from humpback.benchmarking.winrate_print import tell
 from humpback.report.figures import NOTHING, clean, reasons
-from humpback.report.summary import print_table
+from humpback.report.terminal import print_table
 
 __all__ = ["print_reliability"]
 

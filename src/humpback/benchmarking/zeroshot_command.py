@@ -92,7 +92,7 @@ def _row(
 
 
 def _print(rows: Sequence[dict[str, object]]) -> None:
-    from humpback.report.summary import print_table
+    from humpback.report.terminal import print_table
 
     def tell(value: object) -> str:
         accuracy = Accuracy(**value) if isinstance(value, dict) else None

@@ -22,6 +22,7 @@ __all__ = [
     "auc",
     "clean",
     "count",
+    "count_with_reasons",
     "cutoffs",
     "difference",
     "duration",
@@ -216,6 +217,13 @@ def reasons(by_reason: Mapping[str, int] | None) -> str:
     """`below_top 12, no_rating 3`, the commonest first."""
     ordered = sorted((by_reason or {}).items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{reason} {count(number)}" for reason, number in ordered)
+
+
+def count_with_reasons(by_reason: Mapping[str, int] | None) -> str:
+    """Return how many rows, and of which reasons."""
+    if by_reason is None:
+        return NOTHING
+    return f"{count(sum(by_reason.values()))} ({reasons(by_reason)})" if by_reason else "0"
 
 
 def replies(counts: Mapping[str, int]) -> str:

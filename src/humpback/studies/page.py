@@ -10,7 +10,7 @@ from humpback.evaluation.stats import MIN_PAIRS
 from humpback.report import figures, plots
 from humpback.report.page import open_templates
 from humpback.report.signs import sign_lines
-from humpback.report.summary import print_table
+from humpback.report.terminal import print_table
 from humpback.store.shards import atomic_write
 
 __all__ = [
