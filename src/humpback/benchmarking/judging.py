@@ -17,7 +17,16 @@ from humpback.evaluation.verdicts import read_verdict
 from humpback.prompts import Prompt, Prompts
 from humpback.store.fingerprint import derive_seed
 
-__all__ = ["PAIR_RUBRIC", "Order", "Pairing", "Ruling", "Rulings", "judge_by_probability", "judge_by_reply"]
+__all__ = [
+    "PAIR_RUBRIC",
+    "Order",
+    "Pairing",
+    "Ruling",
+    "Rulings",
+    "judge_by_probability",
+    "judge_by_reply",
+    "judge_twice",
+]
 
 PAIR_RUBRIC = """\
 You compare two answers to a user's instruction. Which of them serves the user better? Look at whether they do what was asked, are \
@@ -138,6 +147,22 @@ def judge_by_probability(pairings: Sequence[Pairing], engine: Engine, prompts: P
             share = (one + two + three / 2) / (one + two + three + sum(rest))
             rulings.append(Ruling(first=share, kind="parsed", detail=f"mass {answer.mass:.3f}"))
     return _pair_up(rulings)
+
+
+def judge_twice(
+    pairings: Sequence[Pairing],
+    engine: Engine,
+    prompts: Prompts,
+    *,
+    reply_tokens: int,
+    seed: int,
+    places: Sequence[int],
+) -> tuple[list[Rulings], dict[int, Rulings]]:
+    """Judge by reply, and those at `places` once more; return both, the second by place."""
+    first = judge_by_reply(pairings, engine, prompts, max_tokens=reply_tokens, seed=seed)
+    asked = [pairings[place] for place in places]
+    second = judge_by_reply(asked, engine, prompts, max_tokens=reply_tokens, seed=seed, again=True)
+    return first, dict(zip(places, second, strict=True))
 
 
 def _pair_up(rulings: Sequence[Ruling]) -> list[Rulings]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from humpback.benchmarking import winrates
 from humpback.benchmarking.alpacaeval import draw, write_json
 from humpback.benchmarking.comparisons import Comparison
-from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_by_reply
+from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_twice
 from humpback.benchmarking.models import ModelOptions, TagChoice, make_prompts, opened
 from humpback.benchmarking.sides import Answers, Question, answer, is_outputs, read_questions, shared_questions
 from humpback.benchmarking.spending import Ledger
@@ -134,11 +134,8 @@ def _judge(settings: Settings, questions: Sequence[Question], sides: Sequence[An
             found = judge_by_probability(pairings, engine, prompts)
         else:
             room, seed = settings.reply_tokens, settings.seed
-            found = judge_by_reply(pairings, engine, prompts, max_tokens=room, seed=seed)
-            places = random.Random(settings.seed).sample(range(len(pairings)), min(settings.recheck, len(pairings)))
-            again_of = [pairings[i] for i in places]
-            second = judge_by_reply(again_of, engine, prompts, max_tokens=room, seed=seed, again=True)
-            again = dict(zip(places, second, strict=True))
+            places = random.Random(seed).sample(range(len(pairings)), min(settings.recheck, len(pairings)))
+            found, again = judge_twice(pairings, engine, prompts, reply_tokens=room, seed=seed, places=places)
         totals = replace(engine.totals)
     rulings = iter(found)
     return _Judged(

@@ -34,6 +34,15 @@ class Interval:
     high: float | None
     n: int
 
+    def negated(self) -> Interval:
+        """Return the interval of the quantity with its sign turned.
+
+        >>> Interval(value=1.0, low=-2.0, high=3.0, n=9).negated()
+        Interval(value=-1.0, low=-3.0, high=2.0, n=9)
+        """
+        low, high = (None if bound is None else -bound for bound in (self.high, self.low))
+        return Interval(value=-self.value, low=low, high=high, n=self.n)
+
 
 MIN_PAIRS = 8
 """Below this many pairs no interval is given: resampling so few says nothing."""

@@ -6,6 +6,7 @@ In: the report's data. Out: a `Sign` each.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from humpback.evaluation.signs import MIN_GAIN, MIN_WIN_GAIN, Gain, Sign, State, judge_gain, worst_state
@@ -136,8 +137,7 @@ def curation_is_worth_nothing(data: Row) -> Sign:
             advice="set evaluate.control=true and run again with --rerun-from control/draw",
         )
     # the control stands first in the table: turned, so that below zero speaks for curation
-    turned = {**row, "model": last, "against": "the control", "value": -row["value"]}
-    turned |= {"low": None, "high": None} if row["low"] is None else {"low": -row["high"], "high": -row["low"]}
+    turned = {**row, "model": last, "against": "the control", **asdict(_change(row).negated())}
     gain = judge_gain(_change(turned), least=MIN_GAIN)
     cure = "see which corruptions the signal misses (audit), judge some pairs (humpback label), or curate fewer (curate.top)"
     return Sign(
@@ -184,10 +184,8 @@ def _own_judge(data: Row) -> tuple[list[State], list[str]]:
     change = next(change for change in row["changes"] if change["against"] == "M_0")
     if change["value"] is None:
         return ["not checked"], [f"{judged['by']} has no verdict on a prompt for both {published} and M_0"]
-    known = change["low"] is not None
-    low, high = (-change["high"], -change["low"]) if known else (None, None)
-    gain = judge_gain(Interval(value=-change["value"], low=low, high=high, n=change["n"]), least=MIN_WIN_GAIN)
-    bounds = f"{change['low']:+.1f} to {change['high']:+.1f}, " if known else ""
+    gain = judge_gain(_change(change).negated(), least=MIN_WIN_GAIN)
+    bounds = "" if change["low"] is None else f"{change['low']:+.1f} to {change['high']:+.1f}, "
     own = ", which is one of the two" if row["judge_is_a_side"] else ""
     return [gain.state], [
         f"{gain.word}: {published} {change['value']:+.1f} points of win rate against M_0 ({bounds}{change['n']} prompts, judge "

@@ -17,7 +17,7 @@ from typing import Any
 
 from humpback.benchmarking.alpacaeval import draw
 from humpback.benchmarking.iterations import JudgedPrompt, Met, find_met, measure_model
-from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_by_reply
+from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_twice
 from humpback.benchmarking.models import ModelOptions, check_model, make_prompts, opened, specify
 from humpback.benchmarking.sides import Answers, Question, ask, find_prompts, look_up, read_questions
 from humpback.benchmarking.spending import Ledger
@@ -269,19 +269,15 @@ class ComparingRooms(RoomBase):
         with opened(judge.model, options, needs=_needs_of(judge), hear=ledger.hear) as engine:
             prompts = make_prompts(engine, options, rubric=PAIR_RUBRIC)
             if by_reply:
-                room = judge.reply_tokens
-                found = judge_by_reply(pairings, engine, prompts, max_tokens=room, seed=seed)
-                twice = _draw_twice(pairings, recheck, seed)
-                second = judge_by_reply(
-                    [pairings[i] for i in twice], engine, prompts, max_tokens=room, seed=seed, again=True
-                )
-                again = {answered[i][0]: rulings for i, rulings in zip(twice, second, strict=True)}
+                places, room = _draw_twice(pairings, recheck, seed), judge.reply_tokens
+                found, second = judge_twice(pairings, engine, prompts, reply_tokens=room, seed=seed, places=places)
+                again = {answered[i][0]: rulings for i, rulings in second.items()}
             else:
                 found = judge_by_probability(pairings, engine, prompts)
             totals = replace(engine.totals)
         ruled = {place: rulings for (place, _), rulings in zip(answered, found, strict=True)}
-        places = range(len(questions))
-        return _Found(rulings=[ruled.get(i) for i in places], again=[again.get(i) for i in places], totals=totals)
+        every = range(len(questions))
+        return _Found(rulings=[ruled.get(i) for i in every], again=[again.get(i) for i in every], totals=totals)
 
 
 def _needs_of(judge: Judge) -> Capability:

@@ -44,13 +44,9 @@ class Preferred:
     @property
     def gain(self) -> Gain | None:
         """Whether the win rate helps, falls or stalls; None where that has no say."""
-        if self.doubt or self.change is None or self.change.low is None or self.change.high is None:
+        if self.doubt or self.change is None or self.change.low is None:
             return None
-        change = self.change
-        # in a gain below zero is better
-        found = judge_gain(
-            Interval(value=-change.value, low=-self.change.high, high=-self.change.low, n=change.n), least=MIN_WIN_GAIN
-        )
+        found = judge_gain(self.change.negated(), least=MIN_WIN_GAIN)  # in a gain below zero is better
         return None if found.state == "cannot tell" else found
 
 
