@@ -104,7 +104,10 @@ def main() -> None:
         choices=len(choices),
     )
     raw = {name: [value] for name, value in figures.items()}
-    write_result("curation", raw=raw, goals=goals, note=note, folder=options.machine.folder)
+    title = (
+        "curation_run" if options.run else "curation"
+    )  # each model costs as much as the first: a run's get fewer pairs
+    write_result(title, raw=raw, goals=goals, note=note, folder=options.machine.folder)
 
 
 def read_options() -> Options:

@@ -179,6 +179,19 @@ def test_over_confident_p_good_shows_in_the_reliability() -> None:
     assert measure_reliability(bold, classes).ece > 0.2
 
 
+def test_columns_that_say_nothing_do_not_make_p_good_over_confident() -> None:
+    def read(count: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray]:
+        rows, classes = _calibration_rows(count, seed)
+        noise = np.random.default_rng(seed + 100).normal(size=(count, 20))
+        return [
+            row | {f"n{i}": float(v) for i, v in enumerate(more)} for row, more in zip(rows, noise, strict=True)
+        ], classes
+
+    rows, classes = read(2000, 9)
+    p_good = [p for p in fit_calibration(*read(120, 8)).p_good(rows) if p is not None]
+    assert measure_reliability(p_good, classes).ece < 0.15
+
+
 def test_missing_value_is_neither_low_nor_high() -> None:
     calibration = fit_calibration(*_calibration_rows(2000, 4, missing=0.3))
     assert calibration.marked == ("a",)
