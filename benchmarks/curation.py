@@ -18,7 +18,7 @@ from typing import Any
 from harness import ROOT, Goal, write_result
 from study import Machine, machine_of, parser, read_human_pairs
 
-from humpback.engines import EngineSpec, find_model, open_engine, resolve_model
+from humpback.engines import EngineSpec, find_model, open_engine, resolve_model, steady_format
 from humpback.engines.base import ModelRef
 from humpback.evaluation.audit import Audit, AuditRow, audit_signals
 from humpback.evaluation.calibration import P_GOOD
@@ -28,6 +28,7 @@ from humpback.evaluation.raters import InstructionResponse, Missing, Raters
 from humpback.evaluation.rating import count_replies, rating, sampled_rating
 from humpback.evaluation.signals import SIGNALS, compute_signals
 from humpback.prompts import Prompts
+from humpback.recipe import NumberFormat
 from humpback.records import Pair
 from humpback.store.shards import read_records, shard_files
 
@@ -49,7 +50,8 @@ GOALS = {
 UNSEEN_GOAL = 0.90
 NOTE = (
     "{pairs} pairs (Dolly without context, Open Assistant), responses of {low} to {high} characters, and their corruptions; {model}, "
-    "untuned (also as the backward model){others}. Every figure of P(good), probe and words is on pairs of folds that nothing "
+    "untuned (also as the backward model){others}; computed in {dtype}. Every figure of P(good), probe and words is on pairs of "
+    "folds that nothing "
     "was fitted on, and wording, donors and languages of a fold are its own. `length` and `words` are baselines; `unseen`: P(good) on "
     "a kind that nothing was learnt from. Stated precision: {splits} splits of the pairs in half; a cut-off that promises "
     "{wanted} at {prevalence:g} good pairs is taken on one half and its real precision counted on the other; broken promises are a "
@@ -67,6 +69,8 @@ class Options:
     machine: Machine
     run: Path | None
     """Its models are asked too."""
+    dtype: NumberFormat
+    """What all models compute in: a format measured anew each time would mix two in one study."""
     pairs: int
     rated: int
     sampled: int
@@ -82,9 +86,7 @@ def main() -> None:
     goals: list[Goal] = []
     names = []
     for name, (model, backward) in find_models(options).items():
-        found, promised = study_model(
-            name, open_raters(options.machine, model, backward), pairs, others, choices, options
-        )
+        found, promised = study_model(name, open_raters(options, model, backward), pairs, others, choices, options)
         prefix = "" if name == "untuned" else f"{name}."
         figures |= {prefix + key: value for key, value in found.items()}
         goals += promised
@@ -95,6 +97,7 @@ def main() -> None:
         low=low,
         high=high,
         model=options.machine.base,
+        dtype=options.dtype,
         others=f", and {', '.join(names[1:])} of a run" if names[1:] else "",
         splits=SPLITS,
         wanted=" or ".join(f"{wanted:g}" for wanted in WANTED),
@@ -113,6 +116,9 @@ def main() -> None:
 def read_options() -> Options:
     asked = parser(__doc__, "curation")
     asked.add_argument("--run", type=Path, default=None, help="folder of a run whose M_0, M_1 ... are asked too")
+    asked.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default=None, help="default: float32 on a CPU"
+    )
     asked.add_argument("--pairs", type=int, default=120, help="pairs of the audit")
     asked.add_argument("--rated", type=int, default=500, help="pairs that are only rated")
     asked.add_argument("--sampled", type=int, default=500, help="of those, pairs that a reply is drawn for")
@@ -122,6 +128,7 @@ def read_options() -> Options:
     return Options(
         machine=machine_of(given, "curation"),
         run=given.run,
+        dtype=given.dtype or ("auto" if given.small else steady_format(given.device)),
         pairs=given.pairs,
         rated=given.rated,
         sampled=given.sampled,
@@ -154,7 +161,8 @@ def find_models(options: Options) -> dict[str, tuple[ModelRef, ModelRef]]:
     return models
 
 
-def open_raters(machine: Machine, model: ModelRef, backward: ModelRef) -> Raters:
+def open_raters(options: Options, model: ModelRef, backward: ModelRef) -> Raters:
+    machine = options.machine
     model_engine, backward_engine = (
         open_engine(
             EngineSpec(
@@ -163,6 +171,7 @@ def open_raters(machine: Machine, model: ModelRef, backward: ModelRef) -> Raters
                 device=machine.device,
                 batch_tokens=machine.batch_tokens,
                 threads=machine.threads,
+                dtype=options.dtype,
                 cache=machine.work / "answers.sqlite",
             )
         )
