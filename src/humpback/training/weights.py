@@ -5,7 +5,7 @@ Only this file knows of peft and bitsandbytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from humpback.errors import InputError
 from humpback.memory import lacks_memory
+from humpback.training.arithmetic import Sitting
 from humpback.training.attending import ATTENTION
 from humpback.training.checkpoints import write_folder
 from humpback.training.result import ADAPTER, dress_model, write_record
@@ -112,11 +113,13 @@ def save_model(
     *,
     on_cuda: bool,
     kept_step: int,
+    sittings: Sequence[Sitting],
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Put the model in its place, adapters merged and alone: float32 from a CPU, bfloat16 from a GPU.
 
-    `kept_step` is the step whose model it is; `weights` are all of a model that is split over processes.
+    `kept_step` is the step whose model it is, `sittings` are by what its steps were computed; `weights` are all of
+    a model that is split over processes.
     """
     dtype = torch.bfloat16 if on_cuda else torch.float32
     device = torch.cuda.get_device_name() if on_cuda else "cpu"
@@ -140,7 +143,9 @@ def save_model(
 
     def finish(folder: Path) -> None:
         dress_model(folder, spec)
-        write_record(folder, spec, counts, trainer="humpback.training.sft", device=device, kept_step=kept_step)
+        write_record(
+            folder, spec, counts, trainer="humpback.training.sft", device=device, kept_step=kept_step, sittings=sittings
+        )
 
     write_folder(spec.output, base=spec.base_model, write=write, finish=finish)
 
