@@ -250,7 +250,7 @@ def build_trainer(spec: TrainSpec, table: pa.Table, held_out: pa.Table | None, *
 def _arguments(spec: TrainSpec, model: object, *, longest: int, on_cuda: bool) -> SFTConfig:
     memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory if on_cuda else sys.maxsize
     tokens = max(spec.pass_tokens(on_cuda=on_cuda), longest)  # a row longer than the budget is a pass of its own
-    recompute = needs_recompute(spec, model, tokens=tokens, memory=memory)
+    recompute = needs_recompute(spec, model, tokens=tokens, longest=longest, memory=memory)
     sharded = spec.sharding == "full"
     checkpointing: dict[str, Any] = {CHECKPOINTING: recompute and not sharded}
     return SFTConfig(

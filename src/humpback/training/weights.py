@@ -28,6 +28,8 @@ DROPOUTS = ("attention_dropout", "attn_pdrop", "hidden_dropout", "resid_pdrop")
 """What architectures call the dropout inside their layers."""
 FULL_STATE = 16
 """Bytes of a trained weight: itself, its gradient and Adam's two moments, in float32."""
+EAGER = 12
+"""Bytes that `eager` attention keeps of a probability: in float32, rounded, capped and with dropout."""
 
 
 def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
@@ -45,7 +47,7 @@ def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
             spec.base_model,
             config=config,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=None,  # torch's own kernels, or `eager` where an architecture refuses them
             use_safetensors=True,
             output_loading_info=True,
             **quantized,
@@ -62,7 +64,7 @@ def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
             f"{'; '.join(filter(None, found))}; give the config.json that belongs to the weights: "
             "missing ones would be trained from random numbers"
         )
-    if spec.precision == "bfloat16" and not on_cuda:
+    if spec.precision == "bfloat16" and not on_cuda and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ATTENTION)
     return model
 
@@ -91,16 +93,19 @@ def adapters(spec: TrainSpec) -> LoraConfig | None:
     )
 
 
-def needs_recompute(spec: TrainSpec, model: Any, *, tokens: int, memory: int) -> bool:
+def needs_recompute(spec: TrainSpec, model: Any, *, tokens: int, longest: int, memory: int) -> bool:
     """Say whether the activations of a pass of so many tokens do not fit beside the model in so many bytes of a GPU's memory.
 
-    Counted are the inputs that a decoder layer's products and elementwise functions keep, half of them in float32.
+    Counted are the inputs that a decoder layer's products and elementwise functions keep, half of them in float32, and, where
+    attention is not a kernel (`eager`), what each head keeps of every token's view of a row as long as the `longest`.
     """
     if spec.recompute is not None:
         return spec.recompute
     config = model.config.get_text_config()
     width, inner, layers = config.hidden_size, getattr(config, "intermediate_size", None), config.num_hidden_layers
     per_token = layers * (2 * (6 * width + 4 * (inner or 4 * width)) + 16 * width)
+    if model.config._attn_implementation == "eager":
+        per_token += layers * config.num_attention_heads * longest * EAGER
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     held = weights if spec.method != "full" else weights * FULL_STATE // 4
     return bool(tokens * per_token > 0.8 * memory - held)
