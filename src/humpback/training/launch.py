@@ -63,6 +63,8 @@ def train(
             status = _run_child(spec, _Steps(spec.metrics, started, on_step, tell))
             if status:
                 raise _failure(status, spec.work)
+        else:
+            tell(f"{spec.output} is there already, trained by this spec on these rows; delete it to train it again")
     return _result(spec)
 
 
