@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from harness import RESULTS, ROOT, Goal, Repetition, median, series_of, write_result
-from training_ways import WARM, Ask, Measured, matmul_flops
+from training_ways import WARM, WAYS, Ask, Measured, matmul_flops
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from humpback.prompts import SEED_TAG, WEB_TAG, Prompts, Rendered
@@ -46,13 +46,16 @@ SHAPES = {
 NOTE = (
     "{model} on {device}, {rows} rows of at most 1,024 tokens ({pairs} Dolly pairs with the seed tag, {segments} segments with "
     "their heading as instruction and the web tag), {batch} per step, one step of warm-up and then {steps} timed, about one pass "
-    "over the rows. `ours` and `dropout` (the paper's 0.1; the others have none) are `humpback.training.sft`; `trl` is SFTTrainer "
-    "with its defaults (bfloat16 products, activations recomputed, padded batches in file order) and `plain` the same without "
-    "recomputing, in the format of ours. Ours was asked for {precision}; products were taken in: {formats}. Each in its own "
-    "process, in alternating order. Tokens exclude padding. `mfu` is the operations that loss and gradient need, head at label "
-    "positions only and attention by its causal half, over the rate of a matrix product in the same format, measured beside it "
-    "(`matmul_gflops`). Peak memory is resident memory of the process, on a GPU allocated memory of the device."
+    "over the rows; {repetitions}. {ways}. Weights of full training are float32 in all; under LoRA ours holds the base's in "
+    "the format of its products, TRL's in float32. Ours was asked for {precision}; products were taken in: {formats}. Each in its "
+    "own process, timed from the end of the first step to the end of the last, in alternating order. Tokens exclude padding; an "
+    "example is the mean row of the file in tokens, because the timed rows are not the same in all. `mfu` is the operations that "
+    "loss and gradient need, head at label positions only and attention by its causal half, over the rate of a matrix product in "
+    "the same format, measured beside it (`matmul_gflops`). Peak memory is resident memory of the process, on a GPU allocated "
+    "memory of the device, and of ours includes writing the model."
 )
+ROWS, REPETITIONS = 400, 3
+"""Of a whole run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +95,9 @@ def read_arguments() -> Asked:
     parser.add_argument(
         "--small", action="store_true", help="4 rows, a tiny model, one repetition, result in a temporary folder"
     )
-    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--batch-size", type=int, default=8, help="examples per optimizer step")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--methods", default="full,lora")
     parser.add_argument("--ways", default="ours,dropout,plain,trl")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -274,13 +277,15 @@ def write(asked: Asked, repetitions: Sequence[Repetition], formats: Mapping[str,
     if {"full", "lora"} <= set(asked.methods) and "ours" in asked.ways:
         both = (median(raw, f"{method}_ours_examples_per_s") for method in ("lora", "full"))
         goals.append(Goal(name="examples per second, lora over full", value=next(both) / next(both)))
-    # only a whole run on this machine's CPU is the kept result
+    # a result of this machine's CPU and the real model is kept; the note tells how large the run was
     kept = not asked.small and asked.device == "cpu" and asked.shape is None and asked.folder is None
     write_result(
         "training",
         raw=raw,
         goals=goals,
         note=NOTE.format(
+            repetitions=_size(rows, len(repetitions)),
+            ways="; ".join(told for way, told in WAYS.items() if way in asked.ways),
             model=f"Llama {asked.shape}, random weights" if asked.shape else "SmolLM2-135M-Instruct",
             device=torch.cuda.get_device_name() if asked.device == "cuda" else "a CPU",
             rows=rows,
@@ -293,6 +298,12 @@ def write(asked: Asked, repetitions: Sequence[Repetition], formats: Mapping[str,
         ),
         folder=RESULTS if kept else Path(tempfile.mkdtemp(prefix="humpback-bench-")),
     )
+
+
+def _size(rows: int, repetitions: int) -> str:
+    told = f"{repetitions} repetition{'s' * (repetitions > 1)}"
+    small = rows < ROWS or repetitions < REPETITIONS
+    return f"{told}, where a whole run has {ROWS} rows and {REPETITIONS}" if small else told
 
 
 if __name__ == "__main__":

@@ -18,10 +18,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-__all__ = ["Ask", "Measured", "main", "matmul_flops", "useful_flops"]
+__all__ = ["WARM", "WAYS", "Ask", "Measured", "main", "matmul_flops", "useful_flops"]
 
 WARM = 1
 """Steps before the clock starts."""
+WAYS = {
+    "ours": "`ours` is `humpback.training.sft` without dropout: rows shuffled, a step's rows sorted by length and passed in groups",
+    "dropout": "`dropout` is the same with the paper's 0.1, which no other way has",
+    "trl": "`trl` is SFTTrainer with its defaults (bfloat16 products, activations recomputed, padded batches in file order)",
+    "plain": "`plain` is SFTTrainer without recomputing, in the format of ours",
+}
+"""What each way is; a note tells those that were measured."""
 SQUARE = {"cpu": 2048, "cuda": 8192}
 """Side of the square matrices whose product gives a machine's rate."""
 IGNORE = -100
@@ -57,7 +64,8 @@ class Measured:
     """What the steps after the warm-up took."""
 
     seconds: float
-    examples: int
+    examples: float
+    """Rows of the file's mean length: which rows fall into the timed steps, and so their length, differs by way."""
     tokens: int
     """Padding excluded."""
     flops: float
@@ -125,13 +133,21 @@ def _train_ours(ask: Ask) -> Measured:
         device=ask.device,
         precision=ask.precision,
     )
+    clock, build = _make_clock(ask), sft.build_trainer
+
+    def build_with_clock(*args: Any, **kwargs: Any) -> Any:
+        trainer = build(*args, **kwargs)
+        trainer.add_callback(clock)
+        return trainer
+
+    # not the seconds of its own metrics, which leave out what lies between two steps
+    sft.build_trainer = build_with_clock
     sft.run(spec)
     told = json.loads((spec.output / "training.json").read_text())["spec"]["precision"]
     lines = [json.loads(line) for line in spec.metrics.read_text().splitlines()][WARM:]
     return _measured(
         ask,
-        seconds=sum(line["seconds"] for line in lines),
-        examples=len(lines) * ask.batch_size,
+        seconds=clock.seconds,
         tokens=sum(line["tokens"] for line in lines),
         precision=told,
     )
@@ -140,16 +156,7 @@ def _train_ours(ask: Ask) -> Measured:
 def _train_trl(ask: Ask) -> Measured:
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
-
-    class Clock(TrainerCallback):
-        started = ended = 0.0
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step in (WARM, ask.steps):
-                _wait(ask.device)
-                self.started, self.ended = self.ended, time.perf_counter()
 
     counted: list[int] = []
 
@@ -163,7 +170,7 @@ def _train_trl(ask: Ask) -> Measured:
     if ask.way == "plain":
         precision = _as_ours(ask)
         plain = {"gradient_checkpointing": False, "bf16": precision == "bfloat16", "max_length": None}
-    clock = Clock()
+    clock = _make_clock(ask)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     trainer = Counted(
         model=ask.model,
@@ -183,14 +190,28 @@ def _train_trl(ask: Ask) -> Measured:
         callbacks=[clock],
     )
     trainer.train()
-    steps = ask.steps - WARM
     return _measured(
         ask,
-        seconds=clock.ended - clock.started,
-        examples=steps * ask.batch_size,
+        seconds=clock.seconds,
         tokens=sum(counted[WARM:]),
         precision=precision,
     )
+
+
+def _make_clock(ask: Ask) -> Any:
+    """Return a callback that times the steps after the warm-up, of any of transformers' trainers alike."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        started = seconds = 0.0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step in (WARM, ask.steps):
+                _wait(ask.device)
+                now = time.perf_counter()
+                self.started, self.seconds = now, now - self.started
+
+    return Clock()
 
 
 def _as_ours(ask: Ask) -> str:
@@ -203,7 +224,7 @@ def _as_ours(ask: Ask) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
 
 
-def _measured(ask: Ask, *, seconds: float, examples: int, tokens: int, precision: str) -> Measured:
+def _measured(ask: Ask, *, seconds: float, tokens: int, precision: str) -> Measured:
     from transformers import AutoConfig
 
     # the timed steps pass over the rows once, so the rows' own operations scaled by tokens are those of the steps
@@ -216,7 +237,7 @@ def _measured(ask: Ask, *, seconds: float, examples: int, tokens: int, precision
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return Measured(
         seconds=seconds,
-        examples=examples,
+        examples=tokens * len(rows) / sum(length for length, _ in rows),
         tokens=tokens,
         flops=flops * tokens / sum(length for length, _ in rows),
         precision=precision,

@@ -11,9 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -378,3 +380,63 @@ def test_every_kept_result_has_a_script_and_the_page_is_what_the_results_give(re
     assert {path.stem.removesuffix("_cuda") for path in paths} <= {script.stem for script in SCRIPTS}
     if paths:
         assert render.PAGE.read_text(encoding="utf-8") == render.render(documents)
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def training(harness: ModuleType) -> Iterator[ModuleType]:
+    pytest.importorskip("transformers")
+    yield load("training")
+    sys.modules.pop("training_ways", None)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("rows", "small"), [(16, True), (400, False)])
+def test_the_note_on_training_tells_what_was_measured_and_how_little_of_it(
+    training: ModuleType, harness: ModuleType, monkeypatch: pytest.MonkeyPatch, rows: int, small: bool
+) -> None:
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(training, "write_result", lambda name, **told: written.update(told))
+    sizes = {"small": False, "rows": rows, "batch_size": 8, "repetitions": 3, "shape": None, "folder": None}
+    asked = training.Asked(
+        **sizes, methods=["full"], ways=["ours", "trl"], device="cpu", precision="auto", prepare=None
+    )
+    repetitions = [harness.Repetition(number) for number in range(3)]
+    for repetition in repetitions:
+        for way, speed in (("ours", 3.0), ("trl", 1.0)):
+            for figure in ("examples_per_s", "tokens_per_s", "mfu", "peak_mib", "matmul_gflops"):
+                repetition.add(f"full_{way}_{figure}", speed)
+    training.write(asked, repetitions, {"full_ours": "bfloat16"}, rows)
+    note = written["note"]
+    assert "`ours`" in note
+    assert "`trl`" in note
+    assert "`plain`" not in note
+    assert "`dropout`" not in note
+    assert ("where a whole run has 400 rows and 3" in note) == small
+    goals = {goal.name: goal for goal in written["goals"]}
+    assert goals["full: examples per second, ours over trl"].met
+    assert not goals["full: peak memory, ours over trl"].met
+
+
+def test_examples_are_rows_of_mean_length_whichever_were_timed(training: ModuleType, tmp_path: Path) -> None:
+    ways = sys.modules["training_ways"]
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    pq.write_table(pa.table({"labels": [[1] * 10, [1] * 30]}), tmp_path / "rows.parquet")
+    places = {"model": str(tmp_path), "rows": str(tmp_path / "rows.parquet"), "work": str(tmp_path)}
+    how = {"method": "full", "steps": 3, "batch_size": 1, "device": "cpu", "precision": "float32"}
+    told = ways._measured(ways.Ask(way="ours", **places, **how), seconds=2.0, tokens=60, precision="float32")
+    assert told.examples == 3  # 60 tokens of rows of 20
+
+
+def test_the_clock_leaves_the_first_step_out(training: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = sys.modules["training_ways"]
+    times = iter([5.0, 8.0])
+    monkeypatch.setattr(ways.time, "perf_counter", lambda: next(times))
+    places = {"model": "", "rows": "", "work": "", "way": "ours"}
+    ask = ways.Ask(**places, method="full", steps=4, batch_size=1, device="cpu", precision="float32")
+    clock = ways._make_clock(ask)
+    for step in range(1, 5):
+        clock.on_step_end(None, SimpleNamespace(global_step=step), None)
+    assert clock.seconds == 3.0

@@ -16,7 +16,7 @@ ROOT = Path(humpback.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 WORDS = ("records", "errors", "prompts")
-TOOLS = ("recipe", "store", "corpus", "seeds", "progress", "options", "formats", "memory")
+TOOLS = ("recipe", "store", "corpus", "seeds", "progress", "options", "formats", "memory", "machine")
 LAYERS = {
     **dict.fromkeys(WORDS, WORDS),
     **dict.fromkeys(TOOLS, (*WORDS, *TOOLS)),

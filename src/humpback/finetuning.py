@@ -142,7 +142,7 @@ def _train(spec: TrainSpec, console: Console) -> TrainResult:
     from humpback.training.launch import train
 
     with console.bar("train", spec.steps, "steps") as bar:
-        return train(spec, on_step=follow_steps(bar, console))
+        return train(spec, on_step=follow_steps(bar, console), tell=console.say)
 
 
 def _summary(spec: TrainSpec, result: TrainResult) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import humpback
 
-__all__ = ["environment"]
+__all__ = ["cpu_model", "environment"]
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "pyarrow")
 """Packages whose versions a manifest names."""
@@ -24,13 +24,14 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
     }
 
 
 @functools.cache
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Return the name of the CPU, as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -45,12 +45,13 @@ def save_byte_tokenizer(folder: Path, *, chat_template: str | None = CHATML, add
 
 
 def save_random_model(folder: Path, *, vocabulary: int, hidden: int, layers: int, **settings: object) -> None:
-    """Write a Llama (or, with `sliding_window`, a Mistral) of random weights that is far from uniform."""
+    """Write a Llama (or, with `sliding_window`, a Mistral; capped, a Gemma-2) of random weights that is far from uniform."""
     import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+    from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig
 
     torch.manual_seed(0)
     kind = MistralConfig if "sliding_window" in settings else LlamaConfig
+    kind = Gemma2Config if "attn_logit_softcapping" in settings else kind
     config = kind(
         vocab_size=vocabulary,
         hidden_size=hidden,

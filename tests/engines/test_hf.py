@@ -203,8 +203,15 @@ def test_equal_prompts_and_a_prompt_that_begins_another_keep_their_last_token(
         assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_a_model_that_forgets_its_prefix_does_not_share_it(make_byte_model: Callable[..., ModelRef]) -> None:
-    engine = HFEngine(make_byte_model(layers=2, sliding_window=8), device="cpu")
+CAPPED = {"head_dim": 16, "attn_logit_softcapping": 1.0, "final_logit_softcapping": 5.0}
+"""Of a Gemma-2, whose attention torch has no kernel for."""
+
+
+@pytest.mark.parametrize("more", [{}, CAPPED], ids=["windows", "windows and caps"])
+def test_a_model_that_forgets_its_prefix_does_not_share_it(
+    make_byte_model: Callable[..., ModelRef], more: dict[str, Any]
+) -> None:
+    engine = HFEngine(make_byte_model(layers=2, sliding_window=8, **more), device="cpu")
     asked, choices = ask_all(engine), [Choice(text=t, token_id=engine.tokenizer.encode(t)[0]) for t in "12345"]
     together = engine.choice_logprobs(asked, choices)
     assert len(engine._prefixes) == 0

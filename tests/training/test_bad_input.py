@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import Row, make_rows, make_spec, metrics_of, same_weights
+from tiny import COMPUTED, Row, make_rows, make_spec, metrics_of, same_weights
 
 from humpback.errors import InputError, MissingDependencyError, StorageError
 from humpback.formats import Chosen
@@ -195,11 +195,11 @@ def test_a_checkpoint_of_another_sharding_is_refused(tmp_path: Path, base: Path)
     written = spec.work / "checkpoint.tmp" / "checkpoint-5"
     written.mkdir(parents=True)
     (written / "trainer_state.json").write_text('{"global_step": 5}')
-    publish_checkpoint(written, spec.work, processes=2, sharding="full", keep=1)
+    publish_checkpoint(written, spec.work, processes=2, sharding="full", sittings=(), keep=1)
     with pytest.raises(
         InputError, match=r"sharding=none, but .*checkpoint-5 was trained with sharding=full.*Set sharding back to full"
     ):
-        sft._begin(spec, {"examples": 10}, Chosen(format="float32", reason="told"))
+        sft._begin(spec, {"examples": 10}, Chosen(format="float32", reason="told"), COMPUTED)
     assert (spec.work / "checkpoint-5").is_dir()
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from tiny import COMPUTED
 
+from humpback.training.arithmetic import Sitting
 from humpback.training.checkpoints import (
     SEAL,
     checkpoint_fault,
@@ -17,6 +19,7 @@ from humpback.training.checkpoints import (
     publish_checkpoint,
 )
 
+SITTINGS = [Sitting(first_step=1, arithmetic=None), Sitting(first_step=4, arithmetic=COMPUTED)]
 WEIGHTS = bytes(range(256)) * 16
 
 
@@ -28,7 +31,8 @@ def publish(
     (written / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     (written / "model.safetensors").write_bytes(WEIGHTS + bytes([step]))
     (written / "optimizer.pt").write_bytes(WEIGHTS)
-    publish_checkpoint(written, work, processes=processes, sharding=sharding, keep=keep, needed=needed)
+    how = {"processes": processes, "sharding": sharding, "sittings": SITTINGS}
+    publish_checkpoint(written, work, **how, keep=keep, needed=needed)
     return work / written.name
 
 
@@ -39,7 +43,7 @@ def names(work: Path) -> list[str]:
 def test_a_published_checkpoint_is_whole_and_is_the_one_to_go_on_from(tmp_path: Path) -> None:
     folder = publish(tmp_path, 5, processes=3, sharding="full")
     assert checkpoint_fault(folder) is None
-    assert last_sound_checkpoint(tmp_path) == (folder, 5, 3, "full")
+    assert last_sound_checkpoint(tmp_path, print) == (folder, 5, 3, "full", SITTINGS)
 
 
 def test_the_last_two_stay_and_the_needed_ones(tmp_path: Path) -> None:
@@ -48,6 +52,11 @@ def test_the_last_two_stay_and_the_needed_ones(tmp_path: Path) -> None:
     assert names(tmp_path) == ["checkpoint-15", "checkpoint-20", "checkpoint-5"]
     drop_checkpoints(tmp_path)
     assert names(tmp_path) == []
+
+
+def reseal(folder: Path, **changes: object) -> None:
+    seal = json.loads((folder / SEAL).read_text())
+    (folder / SEAL).write_text(json.dumps({**seal, **changes}))
 
 
 def flip(path: Path) -> None:
@@ -65,32 +74,34 @@ def flip(path: Path) -> None:
         (lambda folder: (folder / SEAL).unlink(), "FileNotFoundError"),
         (lambda folder: (folder / SEAL).write_text("{"), "JSONDecodeError"),
         (lambda folder: (folder / SEAL).write_text('{"processes": 1, "files": {}}'), "does not hold sharding"),
+        (lambda folder: reseal(folder, sittings=[{"first_step": 1, "arithmetic": {"speed": 3}}]), "unexpected keyword"),
         (lambda folder: (folder / "trainer_state.json").write_text('{"global_step": 7}'), "is of step 7"),
     ],
 )
 def test_any_damage_is_seen_told_and_costs_that_checkpoint_alone(
-    tmp_path: Path, damage: Callable[[Path], None], reason: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
     before, last = publish(tmp_path, 5), publish(tmp_path, 10)
     damage(last)
-    chosen = last_sound_checkpoint(tmp_path)
+    told: list[str] = []
+    chosen = last_sound_checkpoint(tmp_path, told.append)
     assert chosen is not None
     assert chosen.folder == before
-    said = capsys.readouterr().out
-    assert reason in said
-    assert f"warning: {last} cannot be used" in said
-    assert "goes on from checkpoint-5" in said
+    assert len(told) == 1
+    assert reason in told[0]
+    assert told[0].startswith(f"{last} cannot be used")
+    assert "goes on from checkpoint-5" in told[0]
     assert names(tmp_path) == ["checkpoint-5"]
     flip(before / "optimizer.pt")
-    assert last_sound_checkpoint(tmp_path) is None
-    assert "goes on from the start" in capsys.readouterr().out
+    assert last_sound_checkpoint(tmp_path, told.append) is None
+    assert "goes on from the start" in told[1]
 
 
 def test_a_half_written_checkpoint_has_no_name_of_its_own_and_goes_with_the_next(tmp_path: Path) -> None:
     half = tmp_path / "checkpoint.tmp" / "checkpoint-5"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(WEIGHTS)
-    assert last_sound_checkpoint(tmp_path) is None
+    assert last_sound_checkpoint(tmp_path, print) is None
     drop_checkpoints(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

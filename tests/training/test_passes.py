@@ -77,7 +77,8 @@ def test_memory_is_asked_for_the_largest_pass_which_may_be_one_long_row(
     long = [2 + i % 90 for i in range(700)]
     asked: list[int] = []
 
-    def needs(spec: Any, model: Any, *, tokens: int, memory: int) -> bool:
+    def needs(spec: Any, model: Any, *, tokens: int, longest: int, memory: int) -> bool:
+        assert longest == 700
         asked.append(tokens)
         return False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import make_spec, metrics_of, same_weights
+from tiny import COMPUTED, make_spec, metrics_of, same_weights
 
 from humpback.errors import InputError
 from humpback.training.checkpoints import publish_checkpoint
@@ -171,10 +171,10 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path, base: Path) -
     written = spec.work / "checkpoint.tmp" / "checkpoint-5"
     written.mkdir(parents=True)
     (written / "trainer_state.json").write_text('{"global_step": 5}')
-    publish_checkpoint(written, spec.work, processes=1, sharding="none", keep=1)
+    publish_checkpoint(written, spec.work, processes=1, sharding="none", sittings=(), keep=1)
     (spec.work / PRECISION).write_text('{"format": "bfloat16", "reason": "it was faster"}')
     with pytest.raises(InputError, match=r"precision=float32, but .*checkpoint-5 was trained in bfloat16.*or auto"):
-        sft._begin(spec, {"examples": 10}, Chosen(format="float32", reason="told"))
+        sft._begin(spec, {"examples": 10}, Chosen(format="float32", reason="told"), COMPUTED)
     assert settle(spec.model_copy(update={"precision": "auto"})).format == "bfloat16"
 
 

@@ -9,9 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from humpback.training.arithmetic import Arithmetic
 from humpback.training.spec import TrainSpec
 
 VOCABULARY = 96
+COMPUTED = Arithmetic(device="a CPU", attention="sdpa", threads=1, batch_tokens=64, packages={"torch": "2.13.0"})
+"""By what a training was computed."""
 Row = tuple[list[int], list[int]]
 
 

@@ -181,7 +181,7 @@ def _load(path: str, dtype: torch.dtype) -> Net:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=dtype,
-                attn_implementation="sdpa",
+                attn_implementation=None,  # torch's own kernels, or `eager` where an architecture refuses them
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
@@ -232,6 +232,7 @@ def _can_pack(net: Net, kernel: Kernel | None) -> bool:
     if not (plain and passes_on and getattr(net, "_supports_attention_backend", False)):
         return False
     rows = [tuple(token % size for token in row) for row in PROBE]
+    before = net.config._attn_implementation
     with torch.inference_mode():
         alone = torch.stack([_ask_alone(net, row) for row in rows])
         net.set_attn_implementation(ATTENTION)
@@ -246,7 +247,7 @@ def _can_pack(net: Net, kernel: Kernel | None) -> bool:
         agrees = difference.square().mean().sqrt() <= alone.std() * ROUNDED
     if bool(agrees):
         return True
-    net.set_attn_implementation("sdpa")
+    net.set_attn_implementation(before)
     return False
 
 

@@ -159,4 +159,4 @@ class TrainingRooms(RoomBase):
             return lambda spec, on_step: train_by_command(spec, command, on_step=on_step)
         from humpback.training.launch import train
 
-        return lambda spec, on_step: train(spec, on_step=on_step)
+        return lambda spec, on_step: train(spec, on_step=on_step, tell=lambda note: self.console.say(f"  {note}"))

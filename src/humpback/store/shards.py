@@ -50,14 +50,14 @@ def storage_errors(path: Path) -> Iterator[None]:
         fixes = {
             errno.ENOSPC: "the disk is full; free some space",
             errno.EDQUOT: "the disk quota is used up; free some space",
-            errno.EROFS: "the file system is read-only; choose another run folder",
-            errno.EACCES: "no permission to write there; change it or choose another run folder",
-            errno.EPERM: "no permission to write there; change it or choose another run folder",
-            errno.ENOTDIR: "a part of that path is a file; choose another run folder",
+            errno.EROFS: "the file system is read-only; choose another folder",
+            errno.EACCES: "no permission to write there; change it or choose another folder",
+            errno.EPERM: "no permission to write there; change it or choose another folder",
+            errno.ENOTDIR: "a part of that path is a file; choose another folder",
         }
         if error.errno is None:  # not the operating system's: a library's own error by that name
             raise
-        fix = fixes.get(error.errno) or f"{error.strerror or error}; check the disk, or choose another run folder"
+        fix = fixes.get(error.errno) or f"{error.strerror or error}; check the disk, or choose another folder"
         raise StorageError(
             f"{path} cannot be written: {fix}, then run the same command again. Finished work is kept."
         ) from error

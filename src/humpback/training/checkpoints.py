@@ -11,8 +11,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from humpback.training.arithmetic import Sitting
 
 __all__ = [
     "Chosen",
@@ -27,7 +30,8 @@ __all__ = [
 ]
 
 SEAL = "seal.json"
-"""Name, length and hash of every file of a checkpoint, by how many processes it was trained, and whether they shared the model."""
+"""Name, length and hash of every file of a checkpoint, by how many processes it was trained, whether they shared the model, and by
+what it was computed."""
 UNFINISHED = ".tmp"
 """End of the names of folders that are being written."""
 COPIED = (
@@ -47,6 +51,8 @@ class Chosen(NamedTuple):
     """Processes that trained it."""
     sharding: str
     """Whether they split the model (`TrainSpec.sharding`): their files are of another kind then."""
+    sittings: Sequence[Sitting]
+    """By what its steps were computed; none where an earlier version wrote it."""
 
 
 def cut_lines(path: Path, step: int) -> None:
@@ -65,7 +71,14 @@ def cut_lines(path: Path, step: int) -> None:
 
 
 def publish_checkpoint(
-    written: Path, work: Path, *, processes: int, sharding: str, keep: int, needed: Iterable[int] = ()
+    written: Path,
+    work: Path,
+    *,
+    processes: int,
+    sharding: str,
+    sittings: Sequence[Sitting],
+    keep: int,
+    needed: Iterable[int] = (),
 ) -> None:
     """Seal a written checkpoint, move it into `work` under its own name, and delete all but the last `keep` and the needed ones.
 
@@ -76,7 +89,8 @@ def publish_checkpoint(
         for path in sorted(written.rglob("*"))
         if path.is_file()
     }
-    seal = {"processes": processes, "sharding": sharding, "files": files}
+    how = {"processes": processes, "sharding": sharding, "sittings": [asdict(sitting) for sitting in sittings]}
+    seal = {**how, "files": files}
     (written / SEAL).write_text(json.dumps(seal, indent=1) + "\n", encoding="utf-8")
     for path in (*written.rglob("*"), written):
         _sync(path)
@@ -100,16 +114,18 @@ def drop_checkpoints(work: Path, kept: Iterable[int] = ()) -> None:
             shutil.rmtree(doomed)
 
 
-def last_sound_checkpoint(work: Path) -> Chosen | None:
-    """Return the last checkpoint that is whole; delete later ones and say why, and what a kill left half-written."""
+def last_sound_checkpoint(work: Path, tell: Callable[[str], object]) -> Chosen | None:
+    """Return the last checkpoint that is whole; delete later ones and tell why, and what a kill left half-written."""
     while found := _checkpoints(work):
         last = found[-1]
         reason = checkpoint_fault(last)
         if reason is None:
             sealed = json.loads((last / SEAL).read_text(encoding="utf-8"))
-            return Chosen(last, checkpoint_step(last), int(sealed["processes"]), str(sealed["sharding"]))
+            return Chosen(
+                last, checkpoint_step(last), int(sealed["processes"]), str(sealed["sharding"]), _read_sittings(sealed)
+            )
         before = found[-2].name if len(found) > 1 else "the start"
-        print(f"warning: {last} cannot be used: {reason}; training goes on from {before}", flush=True)
+        tell(f"{last} cannot be used: {reason}; training goes on from {before}")
         drop_checkpoints(work, map(checkpoint_step, found[:-1]))
     return None
 
@@ -121,6 +137,7 @@ def checkpoint_fault(folder: Path) -> str | None:
         files: Mapping[str, Mapping[str, object]] = seal["files"]
         if lacking := {"processes", "sharding"} - seal.keys():
             return f"{SEAL} does not hold {' and '.join(sorted(lacking))}"
+        _read_sittings(seal)
         state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         if state["global_step"] != checkpoint_step(folder):
             return f"trainer_state.json is of step {state['global_step']}"
@@ -133,6 +150,10 @@ def checkpoint_fault(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _read_sittings(seal: Mapping[str, Any]) -> list[Sitting]:
+    return [Sitting.read(values) for values in seal.get("sittings", ())]
 
 
 def checkpoint_step(folder: Path) -> int:

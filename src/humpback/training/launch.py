@@ -39,8 +39,13 @@ STEP_FIELDS = ("step", "steps", "loss", "tokens", "seconds")
 OnStep = Callable[[TrainStep], None]
 
 
-def train(spec: TrainSpec, *, on_step: OnStep | None = None) -> TrainResult:
-    """Train a model and return what was done; resume where a killed training of the same spec and rows stopped."""
+def train(
+    spec: TrainSpec, *, on_step: OnStep | None = None, tell: Callable[[str], object] = lambda _: None
+) -> TrainResult:
+    """Train a model and return what was done; resume where a killed training of the same spec and rows stopped.
+
+    `tell` is given what a user should know of such a resume.
+    """
     check_inputs(spec)
     for package in ("torch", "trl", "peft"):
         if importlib.util.find_spec(package) is None:
@@ -55,9 +60,11 @@ def train(spec: TrainSpec, *, on_step: OnStep | None = None) -> TrainResult:
             for left in (STARTED, FAILED, FINISHED):
                 (spec.work / left).unlink(missing_ok=True)
             (spec.work / "spec.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            status = _run_child(spec, _Steps(spec.metrics, started, on_step))
+            status = _run_child(spec, _Steps(spec.metrics, started, on_step, tell))
             if status:
                 raise _failure(status, spec.work)
+        else:
+            tell(f"{spec.output} is there already, trained by this spec on these rows; delete it to train it again")
     return _result(spec)
 
 
@@ -128,20 +135,26 @@ def _command(processes: int) -> list[str]:
 
 
 class _Steps:
-    """Reports each step of this sitting once."""
+    """Reports each step of this sitting once, and first how it begins."""
 
-    def __init__(self, metrics: Path, started: Path, on_step: OnStep | None) -> None:
+    def __init__(self, metrics: Path, started: Path, on_step: OnStep | None, tell: Callable[[str], object]) -> None:
         self.follower = Follower(metrics)
         self.started = started
         self.on_step = on_step
+        self.tell = tell
         self.last: int | None = None
 
     def poll(self) -> None:
         """Report the steps trained since the last poll."""
-        if self.on_step is None or not self.started.is_file():
+        if not self.started.is_file():
             return  # until then the file may hold steps that the child is about to cut off
         if self.last is None:
-            self.last = json.loads(self.started.read_text(encoding="utf-8"))["resumed_step"]
+            begun = json.loads(self.started.read_text(encoding="utf-8"))
+            self.last = int(begun["resumed_step"])
+            for note in begun["notes"]:
+                self.tell(f"warning: {note}")
+        if self.on_step is None:
+            return
         for line in self.follower.new_lines():
             if line["step"] > self.last:
                 self.on_step(TrainStep(**{name: line[name] for name in STEP_FIELDS}))

@@ -11,7 +11,6 @@ No torch here: a trainer of another kind gets the same files (`dress_model`, `wr
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 import humpback
 from humpback.errors import InputError
+from humpback.training.arithmetic import Sitting, find_versions
 from humpback.training.checkpoints import write_json
 from humpback.training.held_out import HELD_OUT, read_losses
 from humpback.training.metrics import read_metrics, sum_steps
@@ -65,10 +65,12 @@ def write_record(
     trainer: str,
     device: str,
     kept_step: int | None = None,
+    sittings: Sequence[Sitting] = (),
 ) -> None:
     """Write `training.json`: all that is needed to know what this model is, and to train it again.
 
-    `counts` are of the rows trained on, each counted once; `kept_step` is the step whose model it is, where that is known.
+    `counts` are of the rows trained on, each counted once; `kept_step` is the step whose model it is, and `sittings` by what its steps
+    were computed, where that is known.
     """
     lines = read_metrics(spec.metrics)
     done = sum_steps(lines, steps=0, examples=counts["examples"])
@@ -93,8 +95,13 @@ def write_record(
         },
         "curves": read_curves(lines),
         "held_out": [asdict(loss) for loss in read_losses(spec.metrics.with_name(HELD_OUT))],
-        "versions": {"python": platform.python_version(), **_versions()},
-        "machine": {"device": device, "platform": platform.platform(), "precision": precision},
+        "versions": {"python": platform.python_version(), **find_versions(PACKAGES)},
+        "machine": {
+            "device": device,
+            "platform": platform.platform(),
+            "precision": precision,
+            "sittings": [asdict(sitting) for sitting in sittings],
+        },
     }
     write_json(folder / RECORD, record)
 
@@ -122,13 +129,3 @@ def _read(path: Path) -> dict[str, Any]:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

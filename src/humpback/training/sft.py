@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,9 +33,12 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 
+import humpback
 from humpback.errors import HumpbackError, InputError
 from humpback.formats import Chosen
+from humpback.machine import cpu_model
 from humpback.memory import lacks_memory
+from humpback.training.arithmetic import Arithmetic, Sitting, find_versions, join_sitting, tell_changes
 from humpback.training.checkpoints import (
     checkpoint_fault,
     cut_lines,
@@ -52,6 +56,8 @@ from humpback.training.spec import FAILED, FINISHED, LESS_MEMORY, STARTED, Train
 from humpback.training.trainer import Trainer
 from humpback.training.weights import adapters, load_model, needs_recompute, save_model
 
+COMPUTING = ("torch", "transformers", "trl", "accelerate")
+"""Packages that compute every training; adapters and 4-bit weights have one more each."""
 PARENT_PIPE = "HUMPBACK_PARENT_PIPE"
 TOGETHER = int(os.environ.get("WORLD_SIZE", "1"))
 """Processes that train together, as torchrun says."""
@@ -124,9 +130,10 @@ def run(spec: TrainSpec) -> None:
     trainer = build_trainer(spec, table, held_out, on_cuda=on_cuda)
     counts, all_of_us = count_rows(table), trainer.accelerator
     if all_of_us.is_main_process:
-        _begin(spec, counts, precision)
+        _begin(spec, counts, precision, find_arithmetic(spec, trainer.model, on_cuda=on_cuda))
     all_of_us.wait_for_everyone()
-    begun = json.loads((spec.work / STARTED).read_text(encoding="utf-8"))["resumed_step"]
+    started = json.loads((spec.work / STARTED).read_text(encoding="utf-8"))
+    begun, trainer.sittings = started["resumed_step"], [Sitting.read(values) for values in started["sittings"]]
     trainer.train(resume_from_checkpoint=str(spec.work / f"checkpoint-{begun}") if begun else None)
     step = trainer.state.global_step
     best = best_loss(trainer.losses)
@@ -135,16 +142,18 @@ def run(spec: TrainSpec) -> None:
         trainer._load_from_checkpoint(str(_checked(spec.work / f"checkpoint-{step}")))
     weights = all_of_us.get_state_dict(trainer.model) if trainer.sharded else None  # every process has a part of them
     if all_of_us.is_main_process:
-        save_model(spec, trainer.model, counts, on_cuda=on_cuda, kept_step=step, weights=weights)
+        told: dict[str, Any] = {"kept_step": step, "sittings": trainer.sittings}
+        save_model(spec, trainer.model, counts, on_cuda=on_cuda, weights=weights, **told)
         done = {"steps": trainer.state.global_step, "kept_step": step, "precision": str(precision)}
         write_json(spec.work / FINISHED, done)
         drop_checkpoints(spec.work)
     all_of_us.wait_for_everyone()
 
 
-def _begin(spec: TrainSpec, counts: dict[str, int], precision: Chosen) -> None:
+def _begin(spec: TrainSpec, counts: dict[str, int], precision: Chosen, arithmetic: Arithmetic) -> None:
     """Choose the checkpoint to go on from, forget what came after it, and tell all what begins."""
-    chosen = last_sound_checkpoint(spec.work)
+    notes: list[str] = []
+    chosen = last_sound_checkpoint(spec.work, notes.append)
     step = chosen.step if chosen else 0
     if chosen and chosen.processes != spec.processes:
         raise InputError(
@@ -159,10 +168,29 @@ def _begin(spec: TrainSpec, counts: dict[str, int], precision: Chosen) -> None:
     keep_precision(spec, precision, chosen)
     for path in (spec.metrics, spec.metrics.with_name(HELD_OUT)):
         cut_lines(path, step)
-    write_json(spec.work / STARTED, {**counts, "resumed_step": step})
+    sittings = join_sitting(chosen.sittings if chosen else (), arithmetic, step=step)
+    if changes := tell_changes(sittings, f"checkpoint-{step}", step=step):
+        notes.append(changes)
+    for note in notes:
+        print(f"warning: {note}", flush=True)
+    begun = {"resumed_step": step, "notes": notes, "sittings": [asdict(sitting) for sitting in sittings]}
+    write_json(spec.work / STARTED, {**counts, **begun})
     together = f", {spec.processes} processes" if spec.processes > 1 else ""
     what = f"{spec.method}, {counts['examples']} rows, steps {step + 1} to {spec.steps}{together}"
     print(f"training {what}, in {precision}", flush=True)
+
+
+def find_arithmetic(spec: TrainSpec, model: Any, *, on_cuda: bool) -> Arithmetic:
+    """Return what computes this training beside its spec; `precision` is settled."""
+    more = {"full": (), "lora": ("peft",), "qlora": ("peft", "bitsandbytes")}[spec.method]
+    cpu = f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"
+    return Arithmetic(
+        device=torch.cuda.get_device_name() if on_cuda else cpu,
+        attention=model.config._attn_implementation,
+        threads=None if on_cuda else torch.get_num_threads(),
+        batch_tokens=spec.pass_tokens(on_cuda=on_cuda),
+        packages={"humpback": humpback.__version__, **find_versions((*COMPUTING, *more))},
+    )
 
 
 def _checked(folder: Path) -> Path:
@@ -222,7 +250,7 @@ def build_trainer(spec: TrainSpec, table: pa.Table, held_out: pa.Table | None, *
 def _arguments(spec: TrainSpec, model: object, *, longest: int, on_cuda: bool) -> SFTConfig:
     memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory if on_cuda else sys.maxsize
     tokens = max(spec.pass_tokens(on_cuda=on_cuda), longest)  # a row longer than the budget is a pass of its own
-    recompute = needs_recompute(spec, model, tokens=tokens, memory=memory)
+    recompute = needs_recompute(spec, model, tokens=tokens, longest=longest, memory=memory)
     sharded = spec.sharding == "full"
     checkpointing: dict[str, Any] = {CHECKPOINTING: recompute and not sharded}
     return SFTConfig(

@@ -25,6 +25,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from humpback.errors import StageError, StorageError
 from humpback.prompts import IGNORE
+from humpback.training.arithmetic import Sitting
 from humpback.training.batches import Batch, collate, part_of
 from humpback.training.checkpoints import UNFINISHED, publish_checkpoint
 from humpback.training.guard import Expected, RowLoss, check_step, refuse_loss
@@ -48,6 +49,7 @@ class Trainer(SFTTrainer):
         self.spec, self.ids, self.expected = spec, ids, expected
         self.held_out_rows = held_out
         self.losses: list[HeldOutLoss] = []
+        self.sittings: list[Sitting] = []
         self.step_tokens = self.step_label_tokens = self.due_tokens = 0
         self.step_ids: list[str] = []
         self.step_started = time.monotonic()
@@ -295,6 +297,7 @@ class Trainer(SFTTrainer):
             self.spec.work,
             processes=self.spec.processes,
             sharding=self.spec.sharding,
+            sittings=self.sittings,
             keep=KEPT_CHECKPOINTS,
             needed=needed,
         )

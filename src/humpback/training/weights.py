@@ -5,7 +5,7 @@ Only this file knows of peft and bitsandbytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from humpback.errors import InputError
 from humpback.memory import lacks_memory
+from humpback.training.arithmetic import Sitting
 from humpback.training.attending import ATTENTION
 from humpback.training.checkpoints import write_folder
 from humpback.training.result import ADAPTER, dress_model, write_record
@@ -27,6 +28,8 @@ DROPOUTS = ("attention_dropout", "attn_pdrop", "hidden_dropout", "resid_pdrop")
 """What architectures call the dropout inside their layers."""
 FULL_STATE = 16
 """Bytes of a trained weight: itself, its gradient and Adam's two moments, in float32."""
+EAGER = 12
+"""Bytes that `eager` attention keeps of a probability: in float32, rounded, capped and with dropout."""
 
 
 def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
@@ -44,7 +47,7 @@ def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
             spec.base_model,
             config=config,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=None,  # torch's own kernels, or `eager` where an architecture refuses them
             use_safetensors=True,
             output_loading_info=True,
             **quantized,
@@ -61,7 +64,7 @@ def load_model(spec: TrainSpec, *, on_cuda: bool) -> Any:
             f"{'; '.join(filter(None, found))}; give the config.json that belongs to the weights: "
             "missing ones would be trained from random numbers"
         )
-    if spec.precision == "bfloat16" and not on_cuda:
+    if spec.precision == "bfloat16" and not on_cuda and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ATTENTION)
     return model
 
@@ -90,16 +93,19 @@ def adapters(spec: TrainSpec) -> LoraConfig | None:
     )
 
 
-def needs_recompute(spec: TrainSpec, model: Any, *, tokens: int, memory: int) -> bool:
+def needs_recompute(spec: TrainSpec, model: Any, *, tokens: int, longest: int, memory: int) -> bool:
     """Say whether the activations of a pass of so many tokens do not fit beside the model in so many bytes of a GPU's memory.
 
-    Counted are the inputs that a decoder layer's products and elementwise functions keep, half of them in float32.
+    Counted are the inputs that a decoder layer's products and elementwise functions keep, half of them in float32, and, where
+    attention is not a kernel (`eager`), what each head keeps of every token's view of a row as long as the `longest`.
     """
     if spec.recompute is not None:
         return spec.recompute
     config = model.config.get_text_config()
     width, inner, layers = config.hidden_size, getattr(config, "intermediate_size", None), config.num_hidden_layers
     per_token = layers * (2 * (6 * width + 4 * (inner or 4 * width)) + 16 * width)
+    if model.config._attn_implementation == "eager":
+        per_token += layers * config.num_attention_heads * longest * EAGER
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     held = weights if spec.method != "full" else weights * FULL_STATE // 4
     return bool(tokens * per_token > 0.8 * memory - held)
@@ -112,11 +118,13 @@ def save_model(
     *,
     on_cuda: bool,
     kept_step: int,
+    sittings: Sequence[Sitting],
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Put the model in its place, adapters merged and alone: float32 from a CPU, bfloat16 from a GPU.
 
-    `kept_step` is the step whose model it is; `weights` are all of a model that is split over processes.
+    `kept_step` is the step whose model it is, `sittings` are by what its steps were computed; `weights` are all of
+    a model that is split over processes.
     """
     dtype = torch.bfloat16 if on_cuda else torch.float32
     device = torch.cuda.get_device_name() if on_cuda else "cpu"
@@ -140,7 +148,9 @@ def save_model(
 
     def finish(folder: Path) -> None:
         dress_model(folder, spec)
-        write_record(folder, spec, counts, trainer="humpback.training.sft", device=device, kept_step=kept_step)
+        write_record(
+            folder, spec, counts, trainer="humpback.training.sft", device=device, kept_step=kept_step, sittings=sittings
+        )
 
     write_folder(spec.output, base=spec.base_model, write=write, finish=finish)
 
