@@ -60,10 +60,14 @@ def test_win_rates_are_told_beside_the_likelihoods_and_nothing_is_trained_for_th
     assert first["n"] == 10
     assert second["difference"]["value"] == pytest.approx(second["value"] - first["value"])
     assert rate["first_place"] > 90
-    assert any("to the answer that stands first" in note for note in json.loads(ended.out)["notes"])
+    # the scripted judge goes by the place alone
+    assert all("to the answer that stands first" in row["doubt"] for row in rate["settings"])
+    assert "the judge fake is not believed on any setting" in rate["doubts"][0]
     assert command("study", "ablation", study, "-o", out, "--json").json()["metrics"] == found
     told = command("study", "ablation", study, "-o", out, "--quiet").out
     assert "win rate in percent by fake on 10 of 10 prompts, higher is better" in told
+    for text in (told, (out / "study.md").read_text(encoding="utf-8"), (out / "study.html").read_text("utf-8")):
+        assert "not believed on data=base: it gives" in text.replace("Not believed", "not believed")
     assert "win rate in percent by fake" in (out / "study.html").read_text(encoding="utf-8").lower()
 
 

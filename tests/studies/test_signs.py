@@ -14,7 +14,12 @@ from humpback.studies.signs import find_signs
 
 def _fit(low: float | None, high: float | None) -> dict[str, Any]:
     value = 0.0 if low is None or high is None else (low + high) / 2
-    return {"kind": "curated", "alpha": {"value": value, "low": low, "high": high, "n": 200}, "why": None}
+    return {
+        "kind": "curated",
+        "alpha": {"value": value, "low": low, "high": high, "n": 200},
+        "why": None,
+        "doubt": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -50,6 +55,15 @@ def test_base_of_the_logarithm_changes_no_judgement(base: LogBase) -> None:
 
 
 def test_kind_without_a_fit_is_not_checked_and_says_why() -> None:
-    (sign,) = find_signs([{"kind": "seed", "alpha": None, "why": "1 size was measured"}], metric="nll", log_base="e")
+    (sign,) = find_signs(
+        [{"kind": "seed", "alpha": None, "why": "1 size was measured", "doubt": None}], metric="nll", log_base="e"
+    )
     assert (sign["state"], sign["told"]) == ("not checked", "1 size was measured")
     assert sign["advice"]
+
+
+def test_win_rates_of_a_judge_that_is_not_believed_are_not_checked() -> None:
+    fit = {**_fit(-5.0, -4.0), "doubt": "the judge is not believed on size=60: a coin"}
+    (sign,) = find_signs([fit], metric="win_rate", log_base="e")
+    assert (sign["state"], sign["told"]) == ("not checked", fit["doubt"])
+    assert "judge" in sign["advice"]

@@ -19,7 +19,9 @@ from humpback.benchmarking.lengthcontrol import control_pair
 from humpback.evaluation.stats import tell_few
 
 __all__ = [
+    "CONFIDENCE",
     "MIN_BOOTSTRAP",
+    "RESAMPLES",
     "Estimate",
     "JudgeFigures",
     "by_category",

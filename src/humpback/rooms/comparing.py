@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import Any
 
 from humpback.benchmarking.alpacaeval import draw
 from humpback.benchmarking.iterations import JudgedPrompt, Met, find_met, measure_model
-from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_twice
+from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, draw_twice, judge_by_probability, judge_twice
 from humpback.benchmarking.models import ModelOptions, check_model, make_prompts, opened, specify
 from humpback.benchmarking.sides import Answers, Question, ask, find_prompts, look_up, read_questions
 from humpback.benchmarking.spending import Ledger
@@ -269,7 +268,7 @@ class ComparingRooms(RoomBase):
         with opened(judge.model, options, needs=_needs_of(judge), hear=ledger.hear) as engine:
             prompts = make_prompts(engine, options, rubric=PAIR_RUBRIC)
             if by_reply:
-                places, room = _draw_twice(pairings, recheck, seed), judge.reply_tokens
+                places, room = draw_twice(pairings, recheck, seed), judge.reply_tokens
                 found, second = judge_twice(pairings, engine, prompts, reply_tokens=room, seed=seed, places=places)
                 again = {answered[i][0]: rulings for i, rulings in second.items()}
             else:
@@ -282,12 +281,6 @@ class ComparingRooms(RoomBase):
 
 def _needs_of(judge: Judge) -> Capability:
     return "generate" if judge.verdicts == "reply" else "choice_logprobs"
-
-
-def _draw_twice(pairings: Sequence[Pairing], recheck: int, seed: int) -> list[int]:
-    """Return which prompts the judge is asked again about: those whose answers differ, as equal ones tell nothing of it."""
-    differing = [place for place, pairing in enumerate(pairings) if pairing.model != pairing.baseline]
-    return random.Random(seed).sample(differing, min(recheck, len(differing)))
 
 
 def tell_compared(found: Mapping[str, Any]) -> list[str]:

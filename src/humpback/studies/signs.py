@@ -34,14 +34,16 @@ def _judge(fit: Row, metric: Metric, step: float) -> Sign:
         "per doubling of N the whole interval is on the worse side of 0 (falls), or holds 0 and rules out a gain of "
         f"{least:g} {unit} (stalls)"
     )
-    if fit["alpha"] is None:
+    if fit["alpha"] is None or fit["doubt"]:
         return Sign(
             name="data_brings_nothing",
             what=what,
             state="not checked",
-            told=fit["why"],
+            told=fit["why"] or fit["doubt"],
             limit=limit,
-            advice="name more sizes under sizes, or see why cells failed",
+            advice="name more sizes under sizes, or see why cells failed"
+            if fit["why"]
+            else "take a judge that can tell these answers apart, or more prompts",
         )
     alpha = fit["alpha"]
     bounds = [None if alpha[key] is None else alpha[key] * step for key in ("value", "low", "high")]
