@@ -81,6 +81,10 @@ class ScalingFit:
     draws: Floats
     """alpha of every resample."""
 
+    def interval(self, confidence: float) -> Interval:
+        """Return alpha at another level than it was fitted for."""
+        return _interval(self.alpha.value, self.draws, self.alpha.n, confidence)
+
 
 def fit_line(sizes: Sequence[float], values: Sequence[float], *, log_base: LogBase) -> tuple[float, float, float]:
     """Return alpha, C and r squared of points, such as published ones."""

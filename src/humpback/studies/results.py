@@ -168,7 +168,7 @@ def _scaling(
     return {
         "log_base": study.log_base,
         "fits": rows,
-        "signs": find_signs(rows, metric=metric, log_base=study.log_base),
+        "signs": find_signs(rows, fits, metric=metric, log_base=study.log_base, confidence=study.confidence),
         "comparisons": [
             {
                 "kind": one.kind,
