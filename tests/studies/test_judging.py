@@ -186,6 +186,8 @@ def test_prompt_without_an_answer_is_no_loss(study: Path, tmp_path: Path, comman
         ({"sample": 99}, "--sample 99 is more than the 12"),
         ({"baseline": "none.json"}, "none.json cannot be read"),
         ({"modle": "x"}, "modle"),
+        ({"sample": 7}, "judge.sample=7 of the prompts is too few: on fewer than 8 no judge"),
+        ({"max_new_tokens": 9000}, "leaves no room for a prompt beside judge.max_new_tokens=9000; use at least 9256"),
     ],
 )
 def test_wrong_judge_is_told_before_anything_is_made(
@@ -196,3 +198,30 @@ def test_wrong_judge_is_told_before_anything_is_made(
     ended = command("study", "ablation", study, "-o", tmp_path / "out")
     assert (ended.status, words in ended.err) == (2, True), ended.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("judge", "words"),
+    [
+        ({"model": "./nowhere"}, "nowhere"),
+        ({"model": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY"),
+    ],
+)
+def test_judge_that_cannot_be_had_is_told_before_the_first_stage(
+    judge: dict[str, object], words: str, study: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("httpx")
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    _write(study, **judge)
+    ended = command("study", "ablation", study, "-o", tmp_path / "out")
+    assert (ended.status, words in ended.err) == (2, True), ended.err
+    assert not list((tmp_path / "out").glob("**/manifest.json"))
+
+
+def test_too_few_prompts_for_so_many_settings_are_told_before_the_first_stage(study: Path, command: Command) -> None:
+    _write(study, sample=8)
+    plan = command("study", "ablation", study, "--dry-run").out
+    assert "note: 8 prompts let no judge be believed on all settings at once; 9 may" in plan
+    _write(study, sample=9)
+    assert "let no judge" not in command("study", "ablation", study, "--dry-run").out
