@@ -99,10 +99,10 @@ def measure_model(
         "ties": sum(share == 0.5 for share in own),
         "win_rate": asdict(rate(own, **draw)),
         "sign_test_p": sign_test(own),
-        "length_controlled": asdict(control_length(comparisons, seed=seed)),
+        "length_controlled": asdict(control_length(comparisons, seed=seed, confidence=settings.confidence)),
         "changes": [_change(met, name, earlier, draw) for name, earlier in before.items()],
         "judge": asdict(
-            examine_judge([one.rulings for one in given if one.rulings], again if by_reply else None, seed=seed)
+            examine_judge([one.rulings for one in given if one.rulings], again if by_reply else None, **draw)
         ),
         "doubt": doubt_judge(asked, rechecked=by_reply, **draw),
     }
