@@ -13,7 +13,7 @@ from humpback.errors import DriftError, InputError
 from humpback.progress import Console
 from humpback.recipe import Recipe
 from humpback.rooms import Rooms
-from humpback.rooms.comparing import check_judge
+from humpback.rooms.asking import check_judge
 from humpback.seeds.readers import check_inputs as check_seed
 from humpback.stages.table import find_course, known_names, stage_names
 from humpback.store.rundir import RunDir, check_folder
@@ -32,7 +32,7 @@ def run(recipe: Recipe, folder: Path, *, console: Console, rerun_from: str | Non
     check_seed(recipe.seed.inputs)  # a missing file is told before anything is made or discarded
     check_corpus(recipe.corpus.inputs)
     if recipe.evaluate.judge:
-        check_judge(recipe.evaluate.judge)
+        check_judge(recipe.evaluate.judge, recipe.evaluate.confidence)
     sources = [given.path for given in recipe.corpus.inputs]
     check_folder(folder, sources, what="run folder", inputs="corpus.inputs", fix="--run NAME")
     with RunDir(folder) as run_dir:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from humpback.benchmarking.judging import Ruling, Rulings
-from humpback.benchmarking.trust import doubt_judge
+from humpback.benchmarking.trust import Asked, Trial, doubt_judge, doubt_trials, least_prompts
 
 N = 80
 Judge = Callable[[random.Random, float], float | None]
@@ -24,9 +24,18 @@ def _rule(rng: random.Random, judge: Judge, deserved: float) -> Rulings:
 def _doubt(judge: Judge, *, n: int = N, wins: float = 0.5, replies: bool = True, seed: int = 0) -> str | None:
     rng = random.Random(seed)
     deserved = [1.0 if rng.random() < wins else 0.0 for _ in range(n)]
-    rulings = [_rule(rng, judge, share) for share in deserved]
-    again = {place: _rule(rng, judge, deserved[place]) for place in range(20)} if replies else None
-    return doubt_judge(rulings, again, resamples=500, confidence=0.95, seed=0)
+    asked = [Asked("ours", "theirs", _rule(rng, judge, share)) for share in deserved]
+    if replies:
+        asked = _recheck(asked, [_rule(rng, judge, share) for share in deserved[:20]])
+    return _hold(asked, rechecked=replies)
+
+
+def _recheck(asked: Sequence[Asked], again: Sequence[Rulings]) -> list[Asked]:
+    return [one._replace(again=second) for one, second in zip(asked, again, strict=False)] + list(asked[len(again) :])
+
+
+def _hold(asked: Sequence[Asked], *, rechecked: bool, confidence: float = 0.95) -> str | None:
+    return doubt_judge(asked, rechecked=rechecked, resamples=100, confidence=confidence, seed=0)
 
 
 def _reader(right: float) -> Judge:
@@ -57,15 +66,51 @@ def test_judge_that_reads_the_instruction_alone_is_not_believed_for_tying_on_som
     believed = []
     for seed in range(8):
         rng = random.Random(seed)
-        rulings, again = [], {}
-        for place in range(N):
-            ties = rng.random() < tied
-            rulings.append(_rule(rng, _placed(0.5, tied=float(ties)), 1.0))
-            if place < 20:
-                again[place] = _rule(rng, _placed(0.5, tied=float(ties)), 1.0)
-        if doubt_judge(rulings, again, resamples=500, confidence=0.95, seed=0) is None:
+        judges = [_placed(0.5, tied=float(rng.random() < tied)) for _ in range(N)]
+        asked = [Asked("ours", "theirs", _rule(rng, judge, 1.0)) for judge in judges]
+        asked = _recheck(asked, [_rule(rng, judge, 1.0) for judge in judges[:20]])
+        if _hold(asked, rechecked=True) is None:
             believed.append(seed)
     assert len(believed) <= 1
+
+
+@pytest.mark.parametrize(("n", "first"), [(8, 0.5), (8, 0.65), (24, 0.5), (48, 0.65)])
+def test_coin_is_believed_as_seldom_on_few_prompts_as_on_many(n: int, first: float) -> None:
+    # by probabilities near a half, of which nothing but the agreement of both orders tells; a bootstrap believed 20 % of them on 8
+    coin: Judge = lambda rng, _: 0.51 if rng.random() < first else 0.49  # noqa: E731
+    believed = sum(_doubt(coin, n=n, replies=False, seed=seed) is None for seed in range(400))
+    assert believed <= 18  # at 2.5 % of 400 more than 18 come once in a hundred times
+
+
+def test_habits_that_differ_by_prompt_make_no_coin_believed() -> None:
+    rng, believed = random.Random(0), 0
+    for _ in range(300):
+        judges = [_placed(rng.choice([0.1, 0.5, 0.9])) for _ in range(24)]
+        believed += _hold([Asked("a", "b", _rule(rng, judge, 1.0)) for judge in judges], rechecked=False) is None
+    assert believed <= 14
+
+
+def test_judge_that_reads_is_believed_from_the_least_number_of_prompts_on() -> None:
+    for confidence in (0.9, 0.95, 0.99):
+        least = least_prompts(confidence)
+        right = Rulings(model_first=Ruling(first=1.0, kind="parsed"), baseline_first=Ruling(first=0.0, kind="parsed"))
+        asked = [Asked("ours", "theirs", right)] * least
+        assert _hold(asked, rechecked=False, confidence=confidence) is None
+        told = _hold(asked[1:], rechecked=False, confidence=confidence) or ""
+        assert f"{least - 1} prompts" in told
+        assert f"{least} are needed" in told
+
+
+def test_equal_answers_say_nothing_of_the_judge() -> None:
+    right = Rulings(model_first=Ruling(first=1.0, kind="parsed"), baseline_first=Ruling(first=0.0, kind="parsed"))
+    told = _hold([Asked("same", "same", right)] * 20 + [Asked("ours", "theirs", right)] * 3, rechecked=False)
+    assert "3 prompts with different answers" in (told or "")
+
+
+def test_several_trials_are_believed_together_as_seldom_as_one() -> None:
+    trials = [Trial(p_value=p, told=f"p {p}") for p in (0.02, 0.004, 1.0)]
+    assert doubt_trials(trials, confidence=0.95) == ["p 0.02", None, "p 1.0"]
+    assert doubt_trials(trials[:1], confidence=0.95) == [None]
 
 
 def test_judge_that_hardly_ever_names_an_answer_is_not_believed() -> None:
@@ -86,11 +131,11 @@ def test_judge_that_follows_the_place_is_not_believed_though_its_orders_would_ag
 def test_judge_that_says_something_else_when_asked_again_is_not_believed() -> None:
     rng = random.Random(1)
     deserved = [float(rng.random() < 0.5) for _ in range(N)]
-    rulings = [_rule(rng, _reader(1.0), share) for share in deserved]
-    again = {place: _rule(rng, _placed(0.5), deserved[place]) for place in range(20)}
-    told = doubt_judge(rulings, again, resamples=500, confidence=0.95, seed=0)
+    asked = [Asked("ours", "theirs", _rule(rng, _reader(1.0), share)) for share in deserved]
+    asked = _recheck(asked, [_rule(rng, _placed(0.5), share) for share in deserved[:20]])
+    told = _hold(asked, rechecked=True)
     assert "asked again it says the same on" in (told or "")
-    assert doubt_judge(rulings, None, resamples=500, confidence=0.95, seed=0) is None, "probabilities are not drawn"
+    assert _hold(asked, rechecked=False) is None, "probabilities are not drawn"
 
 
 def test_too_few_verdicts_are_no_reason_to_believe() -> None:
@@ -100,8 +145,8 @@ def test_too_few_verdicts_are_no_reason_to_believe() -> None:
 
 def test_too_few_second_verdicts_are_no_reason_to_believe() -> None:
     rng = random.Random(0)
-    rulings = [_rule(rng, _reader(1.0), float(place % 2)) for place in range(N)]
-    again = {place: _rule(rng, lambda *_: None, 1.0) for place in range(20)}
-    told = doubt_judge(rulings, again, resamples=500, confidence=0.95, seed=0) or ""
+    asked = [Asked("ours", "theirs", _rule(rng, _reader(1.0), float(place % 2))) for place in range(N)]
+    asked = _recheck(asked, [_rule(rng, lambda *_: None, 1.0) for _ in range(20)])
+    told = _hold(asked, rechecked=True) or ""
     assert "asked again it gave 0 prompts" in told
-    assert "8 are needed: raise evaluate.judge.recheck" in told
+    assert "8 are needed: ask again about more (evaluate.judge.recheck, --recheck)" in told

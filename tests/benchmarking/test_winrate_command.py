@@ -67,6 +67,28 @@ def test_report_counts_wins_and_what_was_not_judged(
     assert told["judge_figures"]["self_consistency"]["value"] == 100  # type: ignore[index]
 
 
+def test_judge_that_reads_is_believed_and_one_that_follows_the_place_is_warned_of(
+    sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _winrate(command, tmp_path, *sides)["doubt"] is None  # type: ignore[index]
+    judged = ("winrate", *sides, "--judge", "fake")
+    assert "not to be believed" not in command(*judged, "-o", tmp_path / "out").out
+    few = command(*judged, "-o", tmp_path / "few", "--recheck", 3, "--json").json()
+    assert "8 are needed: ask again about more" in few["doubt"]
+    assert command(*judged, "-o", tmp_path / "none", "--recheck", 0, "--json").json()["doubt"] is None
+
+    def first(self: FakeEngine, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        return [Completion(text="Score: 1", tokens=3, finish="stop") for _ in prompts]
+
+    monkeypatch.setattr(FakeEngine, "generate", first)
+    out = " ".join(command(*judged, "-o", tmp_path / "placed").out.split())
+    assert "warning the judge is not to be believed here: it gives 100 %" in out
+    assert "win rate 50.0%" in out, "its figures stay shown"
+    kept = json.loads((tmp_path / "placed" / "winrate.json").read_bytes())
+    assert "to the answer that stands first; beyond 75 %" in kept["doubt"]
+    assert kept["win_rate"]["value"] == 50
+
+
 def test_same_command_asks_nothing_again(
     sides: tuple[Path, Path], fair: list[str], tmp_path: Path, command: Command
 ) -> None:

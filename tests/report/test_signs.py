@@ -47,6 +47,7 @@ def _spoil_win_rate(data: Data) -> None:
 
 def _rate(value: float, low: float | None, high: float | None) -> Data:
     known: Data = {"model": "M_2", "against": "M_0", "folder": "winrate/a", "judge": "J", "judge_is_a_side": False}
+    known["doubt"] = None
     return known | {"value": value, "low": low, "high": high, "n": 200, "reason": None if low else "200 are too few"}
 
 
@@ -281,6 +282,7 @@ def _keep_win_rate(run: Path, model: str, baseline: str, value: float = 60.0) ->
         "baseline": f"runs/{run.name}/{baseline}/finetune/model",
         "judge": "J",
         "judge_is_a_side": False,
+        "doubt": None,
         "content_hashes": {"model": f"hash of {model}", "baseline": f"hash of {baseline}"},
         "win_rate": rate,
     }
@@ -315,6 +317,15 @@ def test_win_rate_stays_told_when_the_run_is_renamed(tmp_path: Path) -> None:
     _keep_win_rate(tmp_path / "before", "iteration-0", "iteration-1")
     (tmp_path / "before").rename(tmp_path / "after")
     assert len(read_win_rates(tmp_path / "after")) == 1
+
+
+def test_win_rate_of_a_judge_that_is_not_believed_is_told_and_decides_nothing(data: Data) -> None:
+    data["win_rates"] = [{**_rate(40.0, 30.0, 48.0), "doubt": "a coin"}]
+    sign = signs_models.win_rate_falls(data)
+    assert sign.state == "not checked"
+    assert "the judge J is not believed on M_2 against M_0, where it gives 40.0 %: a coin" in sign.told
+    data["win_rates"].append(_rate(40.0, 30.0, 48.0))
+    assert signs_models.win_rate_falls(data).state == "found"
 
 
 @pytest.mark.parametrize(

@@ -353,6 +353,23 @@ def test_wrong_judge_is_told_before_anything_is_made(
 
 
 @pytest.mark.parametrize(
+    ("prompts", "confidence", "words"),
+    [
+        (7, 0.95, r"few\.jsonl with 7 prompts is too few: on fewer than 8 no judge can be told"),
+        (10, 0.99, "give 11 prompts or more"),
+    ],
+)
+def test_prompts_on_which_no_judge_could_be_believed_are_refused_before_anything_is_made(
+    prompts: int, confidence: float, words: str, lab: Lab, tmp_path: Path, judged: Changes
+) -> None:
+    lab.write_lines(tmp_path / "few.jsonl", PROMPTS[:prompts])
+    judged["evaluate__judge"]["prompts"] = str(tmp_path / "few.jsonl")
+    with pytest.raises(InputError, match=words):
+        lab.run(tmp_path / "run", **judged, evaluate__confidence=confidence)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"model": "./nowhere"}, "nowhere"),

@@ -60,10 +60,14 @@ def test_win_rates_are_told_beside_the_likelihoods_and_nothing_is_trained_for_th
     assert first["n"] == 10
     assert second["difference"]["value"] == pytest.approx(second["value"] - first["value"])
     assert rate["first_place"] > 90
-    assert any("to the answer that stands first" in note for note in json.loads(ended.out)["notes"])
+    # the scripted judge goes by the place alone
+    assert all("to the answer that stands first" in row["doubt"] for row in rate["settings"])
+    assert "the judge fake is not believed on any setting" in rate["doubts"][0]
     assert command("study", "ablation", study, "-o", out, "--json").json()["metrics"] == found
     told = command("study", "ablation", study, "-o", out, "--quiet").out
     assert "win rate in percent by fake on 10 of 10 prompts, higher is better" in told
+    for text in (told, (out / "study.md").read_text(encoding="utf-8"), (out / "study.html").read_text("utf-8")):
+        assert "not believed on data=base: it gives" in text.replace("Not believed", "not believed")
     assert "win rate in percent by fake" in (out / "study.html").read_text(encoding="utf-8").lower()
 
 
@@ -182,6 +186,8 @@ def test_prompt_without_an_answer_is_no_loss(study: Path, tmp_path: Path, comman
         ({"sample": 99}, "--sample 99 is more than the 12"),
         ({"baseline": "none.json"}, "none.json cannot be read"),
         ({"modle": "x"}, "modle"),
+        ({"sample": 7}, "judge.sample=7 of the prompts is too few: on fewer than 8 no judge"),
+        ({"max_new_tokens": 9000}, "leaves no room for a prompt beside judge.max_new_tokens=9000; use at least 9256"),
     ],
 )
 def test_wrong_judge_is_told_before_anything_is_made(
@@ -192,3 +198,30 @@ def test_wrong_judge_is_told_before_anything_is_made(
     ended = command("study", "ablation", study, "-o", tmp_path / "out")
     assert (ended.status, words in ended.err) == (2, True), ended.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("judge", "words"),
+    [
+        ({"model": "./nowhere"}, "nowhere"),
+        ({"model": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY"),
+    ],
+)
+def test_judge_that_cannot_be_had_is_told_before_the_first_stage(
+    judge: dict[str, object], words: str, study: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("httpx")
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    _write(study, **judge)
+    ended = command("study", "ablation", study, "-o", tmp_path / "out")
+    assert (ended.status, words in ended.err) == (2, True), ended.err
+    assert not list((tmp_path / "out").glob("**/manifest.json"))
+
+
+def test_too_few_prompts_for_so_many_settings_are_told_before_the_first_stage(study: Path, command: Command) -> None:
+    _write(study, sample=8)
+    plan = command("study", "ablation", study, "--dry-run").out
+    assert "note: 8 prompts let no judge be believed on all settings at once; 9 may" in plan
+    _write(study, sample=9)
+    assert "let no judge" not in command("study", "ablation", study, "--dry-run").out

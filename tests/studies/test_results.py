@@ -80,6 +80,16 @@ def test_cells_without_a_pair_in_common_are_refused_with_what_to_do(tmp_path: Pa
         check_done(found, tmp_path)
 
 
+def _judge(n: int) -> dict[str, Any]:
+    """Return a prompt of which both orders name the same answer."""
+    first = float(n % 2)
+    orders = {
+        "model_first": {"first": first, "kind": "parsed"},
+        "baseline_first": {"first": 1 - first, "kind": "parsed"},
+    }
+    return {"prompt": f"q{n}", "output": "ours", "baseline": "theirs", "share": first, "orders": orders}
+
+
 def test_wins_that_all_came_out_alike_are_no_stall(tmp_path: Path) -> None:
     study = ScalingStudy.model_validate(
         {
@@ -96,7 +106,7 @@ def test_wins_that_all_came_out_alike_are_no_stall(tmp_path: Path) -> None:
         for size in (8, 16):
             outcome = _outcome(tmp_path, [20.0 + size] * 10, pairs="p", data="seed", seed=0, kind=kind, size=str(size))
             outcome.examples = size
-            # a judge that favours whatever stands first gives each prompt a win and a loss
+            outcome.judged = [_judge(n) for n in range(12)]  # believed, so that the sign looks at the fit
             outcome.tables = {**outcome.tables, "win_rate": {f"q{n}": Item(50.0, 1) for n in range(12)}}
             outcomes.append(outcome)
     told = build_results(study, outcomes, [], first=outcomes[0].cell.name)["metrics"]["win_rate"]

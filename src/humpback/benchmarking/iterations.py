@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from humpback.benchmarking.comparisons import Comparison
 from humpback.benchmarking.judging import Rulings
-from humpback.benchmarking.trust import doubt_judge
+from humpback.benchmarking.trust import Asked, doubt_judge
 from humpback.benchmarking.winrates import control_length, examine_judge, rate, sign_test
 from humpback.evaluation.stats import bootstrap_ratio_difference
 from humpback.recipe import EvaluateSettings
@@ -85,9 +85,7 @@ def measure_model(
     again = {place: one.again for place, one in enumerate(given) if one.again is not None}
     by_reply = settings.judge is not None and settings.judge.verdicts == "reply"
     comparisons = [_compare(one, model, baseline) for one in judged]
-    # equal answers have no better one: what a judge says of them says nothing of it
-    telling = [one for one in given if one.output != one.baseline]
-    told_again = {place: one.again for place, one in enumerate(telling) if one.again is not None}
+    asked = [Asked(one.output or "", one.baseline or "", one.rulings, one.again) for one in judged if one.rulings]
     return {
         "model": model,
         "against": baseline,
@@ -95,18 +93,18 @@ def measure_model(
         "judged": len(own),
         "without_output": sum(one.rulings is None for one in judged),
         "without_verdict": sum(one.rulings is not None and one.share is None for one in judged),
-        "same_answers": len(given) - len(telling),
+        "same_answers": sum(one.model == one.baseline for one in asked),
         "wins": sum(share > 0.5 for share in own),
         "losses": sum(share < 0.5 for share in own),
         "ties": sum(share == 0.5 for share in own),
         "win_rate": asdict(rate(own, **draw)),
         "sign_test_p": sign_test(own),
-        "length_controlled": asdict(control_length(comparisons, seed=seed)),
+        "length_controlled": asdict(control_length(comparisons, seed=seed, confidence=settings.confidence)),
         "changes": [_change(met, name, earlier, draw) for name, earlier in before.items()],
         "judge": asdict(
-            examine_judge([one.rulings for one in given if one.rulings], again if by_reply else None, seed=seed)
+            examine_judge([one.rulings for one in given if one.rulings], again if by_reply else None, **draw)
         ),
-        "doubt": doubt_judge([one.rulings for one in telling if one.rulings], told_again if by_reply else None, **draw),
+        "doubt": doubt_judge(asked, rechecked=by_reply, **draw),
     }
 
 

@@ -8,6 +8,7 @@ engine tells them, the probabilities of the five are read instead of a reply.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,7 @@ __all__ = [
     "Pairing",
     "Ruling",
     "Rulings",
+    "draw_twice",
     "judge_by_probability",
     "judge_by_reply",
     "judge_twice",
@@ -147,6 +149,12 @@ def judge_by_probability(pairings: Sequence[Pairing], engine: Engine, prompts: P
             share = (one + two + three / 2) / (one + two + three + sum(rest))
             rulings.append(Ruling(first=share, kind="parsed", detail=f"mass {answer.mass:.3f}"))
     return _pair_up(rulings)
+
+
+def draw_twice(pairings: Sequence[Pairing], recheck: int, seed: int) -> list[int]:
+    """Return which prompts the judge is asked again about: those whose answers differ, as equal ones tell nothing of it."""
+    differing = [place for place, pairing in enumerate(pairings) if pairing.model != pairing.baseline]
+    return random.Random(seed).sample(differing, min(recheck, len(differing)))
 
 
 def judge_twice(

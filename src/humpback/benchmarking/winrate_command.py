@@ -7,7 +7,6 @@ The folder holds what was asked (`answers.sqlite`: the same command goes on wher
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,10 +14,11 @@ from pathlib import Path
 from humpback.benchmarking import winrates
 from humpback.benchmarking.alpacaeval import draw, write_json
 from humpback.benchmarking.comparisons import Comparison
-from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_twice
+from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, draw_twice, judge_by_probability, judge_twice
 from humpback.benchmarking.models import ModelOptions, TagChoice, make_prompts, opened
 from humpback.benchmarking.sides import Answers, Question, answer, is_outputs, read_questions, shared_questions
 from humpback.benchmarking.spending import Ledger
+from humpback.benchmarking.trust import Asked, doubt_judge
 from humpback.engines.base import Capability, EngineTotals, Sampling
 from humpback.errors import InputError, StageError
 
@@ -40,7 +40,7 @@ class Settings:
     reply_tokens: int
     """Room for the judge's reasoning."""
     recheck: int
-    """Prompts on which the judge is asked again, for its self-consistency."""
+    """Prompts on which the judge is asked again, for its self-consistency; 0 leaves that open."""
     sampling: Sampling
     """How models answer."""
     tags: TagChoice
@@ -134,7 +134,7 @@ def _judge(settings: Settings, questions: Sequence[Question], sides: Sequence[An
             found = judge_by_probability(pairings, engine, prompts)
         else:
             room, seed = settings.reply_tokens, settings.seed
-            places = random.Random(seed).sample(range(len(pairings)), min(settings.recheck, len(pairings)))
+            places = draw_twice(pairings, settings.recheck, seed)
             found, again = judge_twice(pairings, engine, prompts, reply_tokens=room, seed=seed, places=places)
         totals = replace(engine.totals)
     rulings = iter(found)
@@ -196,8 +196,24 @@ def _report(
         "mean_chars": {side.name: _mean_chars(side) for side in sides},
         "sides": {side.name: _side(side) for side in sides},
         "judge_figures": asdict(judge),
+        "doubt": _doubt(settings, sides, judged),
         "cost": _cost(settings, judged),
     }
+
+
+def _doubt(settings: Settings, sides: Sequence[Answers], judged: _Judged) -> str | None:
+    """Return why the judge is not to be believed on these answers; None where it is."""
+    columns = zip(sides[0].outputs, sides[1].outputs, judged.rulings, strict=True)
+    again = judged.again or {}
+    # second rulings are told by the place among those that were ruled on
+    ruled = [(model or "", baseline or "", rulings) for model, baseline, rulings in columns if rulings is not None]
+    return doubt_judge(
+        [Asked(*one, again.get(place)) for place, one in enumerate(ruled)],
+        rechecked=judged.again is not None and settings.recheck > 0,
+        resamples=winrates.RESAMPLES,
+        confidence=winrates.CONFIDENCE,
+        seed=settings.seed,
+    )
 
 
 def _mean_chars(side: Answers) -> float | None:

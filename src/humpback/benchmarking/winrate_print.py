@@ -35,6 +35,9 @@ def _lines(report: dict[str, Any], folder: Path) -> list[str]:
     ]
     if rate["normal_low"] is not None:
         lines.append(f"                normal interval {rate['normal_low']:.1f} to {rate['normal_high']:.1f}")
+    if report["doubt"]:
+        lines.append(f"warning         the judge is not to be believed here: {report['doubt']}")
+        lines.append("                what follows is what it ruled, and says nothing of the answers")
     p = report["sign_test_p"]
     lines.append(
         f"                {report['wins']} wins, {report['losses']} losses, {report['ties']} ties"

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ from humpback.benchmarking.lengthcontrol import control_pair
 from humpback.evaluation.stats import tell_few
 
 __all__ = [
+    "CONFIDENCE",
     "MIN_BOOTSTRAP",
+    "RESAMPLES",
     "Estimate",
     "JudgeFigures",
     "by_category",
@@ -184,7 +187,7 @@ def by_length(comparisons: Sequence[Comparison], *, seed: int) -> dict[str, Esti
     return {name: rate(shares, seed=seed) for name, shares in groups.items()}
 
 
-def control_length(comparisons: Sequence[Comparison], *, seed: int) -> Estimate:
+def control_length(comparisons: Sequence[Comparison], *, seed: int, confidence: float = CONFIDENCE) -> Estimate:
     """Return the rate at equal lengths with its bootstrap interval, or why there is none."""
     judged = [c for c in comparisons if c.share is not None]
     n, over = len(judged), [c.model_chars - c.baseline_chars for c in judged]
@@ -203,11 +206,18 @@ def control_length(comparisons: Sequence[Comparison], *, seed: int) -> Estimate:
     value = control_pair(judged)
     rng = np.random.default_rng(seed)
     draws = [control_pair([judged[i] for i in rng.integers(n, size=n)]) for _ in range(CONTROLLED_RESAMPLES)]
-    low, high = np.quantile(draws, (0.025, 0.975))
+    low, high = np.quantile(draws, ((1 - confidence) / 2, (1 + confidence) / 2))
     return Estimate(value=value, n=n, low=float(low), high=float(high))
 
 
-def examine_judge(rulings: Sequence[Rulings], again: Mapping[int, Rulings] | None, *, seed: int) -> JudgeFigures:
+def examine_judge(
+    rulings: Sequence[Rulings],
+    again: Mapping[int, Rulings] | None,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> JudgeFigures:
     """Return the judge's bias and consistency. `again` holds second rulings by the prompt's place; None if they are probabilities."""
     both = [(r.model_first.first, r.baseline_first.first) for r in rulings]
     whole = [(one, two) for one, two in both if one is not None and two is not None]
@@ -218,12 +228,13 @@ def examine_judge(rulings: Sequence[Rulings], again: Mapping[int, Rulings] | Non
         orders = [_find_alike(rulings[place], other) for place, other in again.items()]
     alike = [sum(prompt) / len(prompt) for prompt in orders if prompt]
     kinds = Counter(r.kind for pair in rulings for r in (pair.model_first, pair.baseline_first))
+    estimate = partial(rate, seed=seed, resamples=resamples, confidence=confidence)
     return JudgeFigures(
-        first_place=rate([(one + two) / 2 for one, two in whole], seed=seed),
-        agreement=rate([float(favour(one) == favour(1 - two)) for one, two in whole], seed=seed),
+        first_place=estimate([(one + two) / 2 for one, two in whole]),
+        agreement=estimate([float(favour(one) == favour(1 - two)) for one, two in whole]),
         flips_to_first=sum(one > 0.5 and two > 0.5 for one, two in whole),
         flips_to_second=sum(one < 0.5 and two < 0.5 for one, two in whole),
-        self_consistency=rate(alike, seed=seed)
+        self_consistency=estimate(alike)
         if alike
         else Estimate(value=None, n=0, reason="no ruling was asked for again (--recheck)"),
         rulings=dict(sorted(kinds.items())),

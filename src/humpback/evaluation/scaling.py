@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from humpback.evaluation.stats import MIN_PAIRS, Interval
+from humpback.evaluation.stats import MIN_PAIRS, Interval, correct_by_holm
 
 __all__ = ["LogBase", "ScalingFit", "Spread", "compare_fits", "fit_line", "fit_scaling", "spread_settings"]
 
@@ -81,6 +81,10 @@ class ScalingFit:
     draws: Floats
     """alpha of every resample."""
 
+    def interval(self, confidence: float) -> Interval:
+        """Return alpha at another level than it was fitted for."""
+        return _interval(self.alpha.value, self.draws, self.alpha.n, confidence)
+
 
 def fit_line(sizes: Sequence[float], values: Sequence[float], *, log_base: LogBase) -> tuple[float, float, float]:
     """Return alpha, C and r squared of points, such as published ones."""
@@ -132,7 +136,7 @@ def compare_fits(fits: Mapping[str, ScalingFit], *, confidence: float) -> list[F
         value = fits[one].alpha.value - fits[other].alpha.value
         interval = _interval(value, draws, min(fits[one].alpha.n, fits[other].alpha.n), confidence)
         found.append((one, other, interval, None if interval.low is None else _p_value(draws)))
-    corrected = _holm([p for *_, p in found])
+    corrected = correct_by_holm([p for *_, p in found])
     return [
         FitDifference(kind=one, against=other, difference=interval, p_value=p, p_holm=holm)
         for (one, other, interval, p), holm in zip(found, corrected, strict=True)
@@ -143,17 +147,6 @@ def _p_value(draws: Floats) -> float:
     kept = draws[~np.isnan(draws)]
     below, above = int((kept <= 0).sum()), int((kept >= 0).sum())
     return min(1.0, 2 * (min(below, above) + 1) / (len(kept) + 1))
-
-
-def _holm(values: Sequence[float | None]) -> list[float | None]:
-    """Return each p value times the number of those not below it, never less than a smaller one's."""
-    order = sorted((value, place) for place, value in enumerate(values) if value is not None)
-    corrected: list[float | None] = [None] * len(values)
-    largest = 0.0
-    for rank, (value, place) in enumerate(order):
-        largest = max(largest, min(1.0, value * (len(order) - rank)))
-        corrected[place] = largest
-    return corrected
 
 
 def _log(sizes: Sequence[float], base: LogBase) -> Floats:

@@ -19,6 +19,7 @@ __all__ = [
     "bootstrap_ratio",
     "bootstrap_ratio_difference",
     "compare_all",
+    "correct_by_holm",
     "tell_few",
 ]
 
@@ -55,6 +56,21 @@ def tell_few(n: int, what: str) -> str:
     ('1 prompt is too few', '7 prompts are too few')
     """
     return f"{n} {what} is too few" if n == 1 else f"{n} {what}s are too few"
+
+
+def correct_by_holm(values: Sequence[float | None]) -> list[float | None]:
+    """Return each p value times the number of those not below it, never less than a smaller one's; None stays, and counts for none.
+
+    >>> correct_by_holm([0.01, None, 0.04])
+    [0.02, None, 0.04]
+    """
+    order = sorted((value, place) for place, value in enumerate(values) if value is not None)
+    corrected: list[float | None] = [None] * len(values)
+    largest = 0.0
+    for rank, (value, place) in enumerate(order):
+        largest = max(largest, min(1.0, value * (len(order) - rank)))
+        corrected[place] = largest
+    return corrected
 
 
 def auc(true: Floats, corrupted: Floats, axis: int = -1) -> Any:

@@ -4,7 +4,7 @@ All sections but `runtime` bear identity: changing one changes what the run is. 
 Other files import from here, not from the files beside.
 """
 
-from humpback.recipe.comparing import Judge, RunJudge, identify_judge
+from humpback.recipe.comparing import Judge, RunJudge, identify_judge, lacks_room
 from humpback.recipe.faults import check_section
 from humpback.recipe.inputs import CorpusInput, CorpusSettings, EvaluationSet, Filter, SeedInput, SeedSettings
 from humpback.recipe.judging import MIN_PAIRS, Corruption, CurateSettings, EvaluateSettings, ScoreSettings, Signal
@@ -51,6 +51,7 @@ __all__ = [
     "dump_recipe",
     "identify_judge",
     "identity_of",
+    "lacks_room",
     "load_corpus",
     "load_recipe",
     "read_rubric",

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from humpback.recipe.section import Section
 
-__all__ = ["Judge", "RunJudge", "identify_judge"]
+__all__ = ["Judge", "RunJudge", "identify_judge", "lacks_room"]
 
 
 class Judge(Section):
@@ -65,6 +65,17 @@ class RunJudge(Judge):
     """Prompts drawn; null takes all. On fewer than 8 no judge can be believed."""
     recheck: int = Field(20, ge=8)
     """Prompts of each model on which a judge that replies is asked again, for its self-consistency; all where there are fewer."""
+
+
+def lacks_room(judge: Judge, max_tokens: int, named: str) -> str | None:
+    """Return why models cannot answer its prompts within model.max_tokens; `named` is what the judge's section is called."""
+    least = judge.max_new_tokens + 256
+    if max_tokens >= least:
+        return None
+    return (
+        f"model.max_tokens={max_tokens} leaves no room for a prompt beside {named}.max_new_tokens={judge.max_new_tokens}; "
+        f"use at least {least}, or shorter answers"
+    )
 
 
 def identify_judge(judge: Judge) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from humpback.recipe.comparing import lacks_room
 from humpback.recipe.inputs import CorpusSettings, SeedSettings
 from humpback.recipe.judging import MIN_PAIRS, CurateSettings, EvaluateSettings, ScoreSettings
 from humpback.recipe.runtime import RuntimeSettings
@@ -98,11 +99,8 @@ class Recipe(Section):
                 f"{self.evaluate.answer_tokens}; use at least {self.evaluate.answer_tokens + 256}, or shorter answers"
             )
         judge = self.evaluate.judge
-        if judge is not None and self.model.max_tokens < judge.max_new_tokens + 256:
-            raise ValueError(
-                f"model.max_tokens={self.model.max_tokens} leaves no room for a prompt beside evaluate.judge.max_new_tokens="
-                f"{judge.max_new_tokens}; use at least {judge.max_new_tokens + 256}, or shorter answers"
-            )
+        if judge is not None and (why := lacks_room(judge, self.model.max_tokens, "evaluate.judge")) is not None:
+            raise ValueError(why)
         longest = self.runtime.vllm.max_model_len
         if self.runtime.engine == "vllm" and longest is not None and longest < self.model.max_tokens:
             raise ValueError(

@@ -199,6 +199,13 @@ def win_rate_falls(data: Row) -> Sign:
     states, told = _own_judge(data)
     asked = bool(rows or states)
     for row in rows:
+        if row["doubt"]:
+            states.append("not checked")
+            wins = "" if row["value"] is None else f", where it gives {row['value']:.1f} %"
+            told.append(
+                f"the judge {row['judge']} is not believed on {row['model']} against {row['against']}{wins}: {row['doubt']}"
+            )
+            continue
         if row["value"] is None or row["low"] is None:
             states.append("not checked")
             told.append(f"{row['model']} against {row['against']}: {row['reason']}")

@@ -27,10 +27,11 @@ def read_win_rates(run: Path) -> list[dict[str, Any]]:
             hashes = told["content_hashes"]
             model, against = (_find_model(run_dir, told[side], hashes[side]) for side in ("model", "baseline"))
             rate = {key: told["win_rate"][key] for key in ("value", "low", "high", "n", "reason")}
-            judge = {key: told[key] for key in ("judge", "judge_is_a_side")}
+            judge = {key: told[key] for key in ("judge", "judge_is_a_side", "doubt")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(
-                f"{path} is no result of `humpback winrate` ({error}); make it again, or move it out of {run}"
+                f"{path} is no result of this version's `humpback winrate` ({error}); run that command again, which asks nothing "
+                f"twice, or move it out of {run}"
             ) from error
         if model is None or against is None or model == against:
             continue

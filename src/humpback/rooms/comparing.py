@@ -7,8 +7,6 @@ both orders; a prompt without an answer or a verdict is counted and is no loss.
 from __future__ import annotations
 
 import json
-import os
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +15,14 @@ from typing import Any
 
 from humpback.benchmarking.alpacaeval import draw
 from humpback.benchmarking.iterations import JudgedPrompt, Met, find_met, measure_model
-from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, judge_by_probability, judge_twice
-from humpback.benchmarking.models import ModelOptions, check_model, make_prompts, opened, specify
-from humpback.benchmarking.sides import Answers, Question, ask, find_prompts, look_up, read_questions
+from humpback.benchmarking.judging import PAIR_RUBRIC, Pairing, Rulings, draw_twice, judge_by_probability, judge_twice
+from humpback.benchmarking.models import ModelOptions, make_prompts, opened, specify
+from humpback.benchmarking.sides import Answers, Question, ask, look_up, read_questions
 from humpback.benchmarking.spending import Ledger
-from humpback.engines.answers import locate_cache
-from humpback.engines.base import Capability, EngineTotals, ModelRef, Sampling
+from humpback.engines.base import EngineTotals, ModelRef, Sampling
 from humpback.errors import StorageError
 from humpback.recipe import Judge, identify_judge
+from humpback.rooms.asking import check_judge, check_judges_model, judge_options, needs_of, prompts_of
 from humpback.rooms.base import RoomBase
 from humpback.runner import Work, to_json
 from humpback.sitting import Result
@@ -33,24 +31,11 @@ from humpback.store.fingerprint import hash_file
 from humpback.store.rundir import Counts
 from humpback.store.shards import atomic_write
 
-__all__ = ["JUDGED", "SPENT", "ComparingRooms", "Sides", "check_judge"]
+__all__ = ["JUDGED", "SPENT", "ComparingRooms", "Sides"]
 
 JUDGED, SPENT = "judged.json", "spent.json"
-
-
-def check_judge(judge: Judge) -> int:
-    """Return how many prompts each model answers; raise InputError when they, or the baseline's outputs, cannot be had."""
-    questions = read_questions(_prompts_of(judge))
-    if judge.baseline:
-        look_up(Path(judge.baseline), questions)
-    return len(draw(questions, judge.sample, 0))
-
-
-def _prompts_of(judge: Judge) -> Path:
-    sets = os.environ.get("HUMPBACK_PROMPTS")
-    found = find_prompts(judge.prompts, Path(sets) if sets else None)
-    assert found is not None
-    return found
+COMPARE_VERSION = 2
+"""Raised when the same rulings are told otherwise: a run's `compare` is made anew then, of the answers that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +86,9 @@ class ComparingRooms(RoomBase):
         names = compare_names(self.recipe, course.iterations if course.settled else None)
         if judge is None or all(self.run_dir.state(name) == "done" and name not in self._rebuilt for name in names):
             return
-        check_model(judge.model, self._options(judge), needs=_needs_of(judge))
-        n, models, by_reply = check_judge(judge), len(names) + (not judge.baseline), judge.verdicts == "reply"
+        check_judges_model(judge, self.recipe.runtime, self.run_dir.path, quiet=self.console.quiet)
+        n, by_reply = check_judge(judge, self.recipe.evaluate.confidence), judge.verdicts == "reply"
+        models = len(names) + (not judge.baseline)
         rulings = len(names) * 2 * (n + (min(judge.recheck, n) if by_reply else 0))
         each = f" of up to {judge.reply_tokens:,} tokens" if by_reply else ", each the probabilities of five numbers"
         self.console.say(
@@ -152,7 +138,13 @@ class ComparingRooms(RoomBase):
             who = {"by": judge.name or judge.model, "verdicts": judge.verdicts, "judge_is_a_side": own}
             return found.work, {**who, **told, "errors": found.errors}
 
-        identity = {**self.statistics(), **self.prompt_prints("answer"), "tag": both, "judge": asked}
+        identity = {
+            "version_of_compare": COMPARE_VERSION,
+            **self.statistics(),
+            **self.prompt_prints("answer"),
+            "tag": both,
+            "judge": asked,
+        }
         self.stage(name, identity, inputs=earlier, models=models, do=do)
         for line in tell_compared(self.result(name)):
             self.console.say(f"  {line}")
@@ -168,11 +160,11 @@ class ComparingRooms(RoomBase):
 
     def questions(self, judge: Judge) -> list[Question]:
         """Return the prompts, drawn by the recipe's seed."""
-        return draw(read_questions(_prompts_of(judge)), judge.sample, self.recipe.random_seed)
+        return draw(read_questions(prompts_of(judge)), judge.sample, self.recipe.random_seed)
 
     def judge_identity(self, judge: Judge) -> Mapping[str, Any]:
         """Return what a judge's rulings depend on, beside the models that are judged."""
-        files = {"prompts": hash_file(_prompts_of(judge))}
+        files = {"prompts": hash_file(prompts_of(judge))}
         if judge.baseline:
             files["baseline"] = hash_file(Path(judge.baseline))
         served = judge.model.startswith(("http://", "https://"))  # known by its name: a finished stage asks no server
@@ -220,17 +212,7 @@ class ComparingRooms(RoomBase):
         )
 
     def _options(self, judge: Judge) -> ModelOptions:
-        runtime = self.recipe.runtime
-        return ModelOptions(
-            cache=locate_cache(runtime.cache, self.run_dir.path),
-            engine="vllm" if runtime.engine == "vllm" else "hf",
-            device=runtime.device,
-            max_tokens=judge.max_tokens,
-            server_model=judge.name,
-            api_key_env=judge.api_key_env,
-            tokenizer=judge.tokenizer,
-            quiet=self.console.quiet,
-        )
+        return judge_options(judge, self.recipe.runtime, self.run_dir.path, quiet=self.console.quiet)
 
     def _answer(self, model: ModelRef, name: str, tag: str, questions: Sequence[Question], judge: Judge) -> Answers:
         self.engines.close()  # one model is in memory at a time
@@ -266,10 +248,10 @@ class ComparingRooms(RoomBase):
         pairings = [pairing for _, pairing in answered]
         options, by_reply, seed = self._options(judge), judge.verdicts == "reply", self.recipe.random_seed
         again: dict[int, Rulings] = {}
-        with opened(judge.model, options, needs=_needs_of(judge), hear=ledger.hear) as engine:
+        with opened(judge.model, options, needs=needs_of(judge), hear=ledger.hear) as engine:
             prompts = make_prompts(engine, options, rubric=PAIR_RUBRIC)
             if by_reply:
-                places, room = _draw_twice(pairings, recheck, seed), judge.reply_tokens
+                places, room = draw_twice(pairings, recheck, seed), judge.reply_tokens
                 found, second = judge_twice(pairings, engine, prompts, reply_tokens=room, seed=seed, places=places)
                 again = {answered[i][0]: rulings for i, rulings in second.items()}
             else:
@@ -278,16 +260,6 @@ class ComparingRooms(RoomBase):
         ruled = {place: rulings for (place, _), rulings in zip(answered, found, strict=True)}
         every = range(len(questions))
         return _Found(rulings=[ruled.get(i) for i in every], again=[again.get(i) for i in every], totals=totals)
-
-
-def _needs_of(judge: Judge) -> Capability:
-    return "generate" if judge.verdicts == "reply" else "choice_logprobs"
-
-
-def _draw_twice(pairings: Sequence[Pairing], recheck: int, seed: int) -> list[int]:
-    """Return which prompts the judge is asked again about: those whose answers differ, as equal ones tell nothing of it."""
-    differing = [place for place, pairing in enumerate(pairings) if pairing.model != pairing.baseline]
-    return random.Random(seed).sample(differing, min(recheck, len(differing)))
 
 
 def tell_compared(found: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from humpback.recipe import (
     check_section,
     identify_judge,
     identity_of,
+    lacks_room,
     read_yaml,
 )
 from humpback.store.fingerprint import fingerprint
@@ -270,6 +271,8 @@ def _cell(
         loaded = check_section(Recipe, values, f"the recipe with {dict(setting)}")
         if loaded.iterations == "auto":
             raise RecipeError("a study needs a number of iterations; set iterations: 1")
+        if study.judge and (why := lacks_room(study.judge, loaded.model.max_tokens, "judge")) is not None:
+            raise RecipeError(why)
         return Cell(recipe=loaded, arm=check_section(Arm, arm, f"the arm {arm}"), **common)
     except RecipeError as error:
         return Cell(recipe=None, arm=None, fault=str(error), **common)

@@ -36,6 +36,8 @@ def write_markdown(path: Path, name: str, found: Row) -> None:
             file = path.with_name(f"{path.stem}-{metric}.svg")
             atomic_write(file, _standalone(str(plot)).encode())
             lines += [f"![{metric} by pairs trained on]({file.name})", ""]
+        if told.get("doubts"):
+            lines += [*listed(told["doubts"]), ""]
         lines += _tables(metric, told)
     if found["failed"]:
         lines += ["## Failed", ""]

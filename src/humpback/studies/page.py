@@ -36,6 +36,8 @@ def print_results(found: Row) -> None:
     """Print every setting, the fits and their comparison, what failed and what to bear in mind."""
     for metric, told in found["metrics"].items() if found["pairs"] else ():
         print_table(tell_metric(found, metric), headers(told), list(setting_rows(told)))
+        for line in told.get("doubts", ()):
+            print(figures.clean(line))
         if found["study"] == "scaling":
             print_table(f"{metric} = alpha * log(N) + C, log to base {told['log_base']}", FITS, list(fit_rows(told)))
             if told["comparisons"]:
@@ -69,7 +71,7 @@ COMPARED = ("kind", "against", "difference>", "interval>", "p>", "p, Holm>")
 def headers(told: Row) -> list[str]:
     """Return the columns of the table of settings: what sets them apart, then figures; `>` marks one aligned to the right."""
     apart: dict[str, str] = next((row["setting"] for row in told["settings"]), {})
-    return [*apart, *FIGURES]
+    return [*apart, *FIGURES, *(("judge",) if "judge" in told else ())]
 
 
 def setting_rows(told: Row) -> Iterator[list[str]]:
@@ -86,6 +88,7 @@ def setting_rows(told: Row) -> Iterator[list[str]]:
             _bounds(row, digits),
             _signed(apart["value"], digits) if apart else figures.NOTHING,
             _bounds(apart, digits, signed=True) if apart else figures.NOTHING,
+            *(("not believed" if row["doubt"] else "believed",) if "judge" in told else ()),
         ]
 
 
@@ -132,6 +135,7 @@ def _section(metric: str, told: Row) -> dict[str, Any]:
     return {
         "metric": metric,
         "better": told["better"],
+        "doubts": told.get("doubts", []),
         "settings": list(zip(told["settings"], setting_rows(told), strict=True)),
         "scale": plots.scale_of(told["settings"]),
         "apart_scale": plots.scale_of([row["difference"] for row in told["settings"] if row["difference"]], 0.0),

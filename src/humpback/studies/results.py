@@ -14,6 +14,7 @@ import numpy as np
 from humpback.evaluation.scaling import ScalingFit, Spread, compare_fits, fit_scaling, spread_settings
 from humpback.evaluation.stats import MIN_PAIRS, Interval
 from humpback.store.fingerprint import derive_seed
+from humpback.studies.believing import doubt_settings, tell_doubts
 from humpback.studies.grid import AblationStudy, Cell, ScalingStudy, Study
 from humpback.studies.outcome import METRICS, Metric, Outcome, Row, describe_judge
 from humpback.studies.signs import find_signs
@@ -22,9 +23,6 @@ __all__ = ["build_results"]
 
 FEW_SEEDS = 5
 """Fewer training seeds than this say little of how far seeds differ."""
-
-BIASED = 20
-"""A judge whose rulings favour a place by more than this, in percent, is told to."""
 
 
 def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tuple[Cell, str]], *, first: str) -> Row:
@@ -72,9 +70,14 @@ def _tell_metric(study: Study, metric: Metric, outcomes: Sequence[Outcome], firs
         for name, spread in spreads.items()
     ]
     told: Row = {"better": METRICS[metric], "settings": rows}
+    doubts: dict[str, str | None] = {}
     if metric == "win_rate" and study.judge:
+        doubts = doubt_settings(study, by_setting) if rows else {}
+        for row in rows:
+            row["doubt"] = doubts[row["name"]]
         told |= {"judge": study.judge.model, "prompts": len(items), **describe_judge(outcomes)}
-    return told | (_scaling(study, metric, by_setting, spreads) if isinstance(study, ScalingStudy) else {})
+        told["doubts"] = tell_doubts(study.judge.name or study.judge.model, doubts)
+    return told | (_scaling(study, metric, by_setting, spreads, doubts) if isinstance(study, ScalingStudy) else {})
 
 
 def _spread(
@@ -132,7 +135,11 @@ def _difference(
 
 
 def _scaling(
-    study: ScalingStudy, metric: Metric, by_setting: Mapping[str, Sequence[Outcome]], spreads: Mapping[str, Spread]
+    study: ScalingStudy,
+    metric: Metric,
+    by_setting: Mapping[str, Sequence[Outcome]],
+    spreads: Mapping[str, Spread],
+    doubts: Mapping[str, str | None],
 ) -> Row:
     fits: dict[str, ScalingFit] = {}
     rows: list[Row] = []
@@ -140,8 +147,9 @@ def _scaling(
         own = {name: by_setting[name] for name in spreads if by_setting[name][0].cell.setting["kind"] == kind}
         points = [(float(np.mean([o.examples for o in outcomes])), spreads[name]) for name, outcomes in own.items()]
         fit = fit_scaling(points, log_base=study.log_base, confidence=study.confidence)
+        doubt = next((f"the judge is not believed on {name}: {doubts[name]}" for name in own if doubts.get(name)), None)
         if isinstance(fit, str):
-            rows.append({"kind": kind, "alpha": None, "why": fit})
+            rows.append({"kind": kind, "alpha": None, "why": fit, "doubt": doubt})
             continue
         fits[kind] = fit
         rows.append(
@@ -152,6 +160,7 @@ def _scaling(
                 "r_squared": fit.r_squared,
                 "sizes": list(fit.sizes),
                 "why": None,
+                "doubt": doubt,
             }
         )
     compared = compare_fits(fits, confidence=study.confidence)
@@ -159,7 +168,7 @@ def _scaling(
     return {
         "log_base": study.log_base,
         "fits": rows,
-        "signs": find_signs(rows, metric=metric, log_base=study.log_base),
+        "signs": find_signs(rows, fits, metric=metric, log_base=study.log_base, confidence=study.confidence),
         "comparisons": [
             {
                 "kind": one.kind,
@@ -198,12 +207,6 @@ def _notes(
         notes.append("each setting changes one thing of the first: what two changes do together was not measured")
     if study.judge and outcomes and not _shared(outcomes, "win_rate"):
         notes.append(f"{study.judge.model} gave no verdict on a prompt that all cells answered: there is no win rate")
-    place = describe_judge(outcomes)["first_place"]
-    if study.judge and place is not None and not 50 - BIASED <= place <= 50 + BIASED:
-        notes.append(
-            f"{study.judge.model} gives {place:.0f} % to the answer that stands first: asked in both orders, it says little of "
-            "what the answers are worth"
-        )
     if outcomes and outcomes[0].cell.recipe and outcomes[0].cell.recipe.model.base == "fake":
         notes.append("the scripted engine was used: no model was trained and no figure says anything about one")
     if failed:

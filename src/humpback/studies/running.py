@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from humpback.benchmarking.trust import least_prompts
 from humpback.errors import (
     HumpbackError,
     InputError,
@@ -20,7 +21,7 @@ from humpback.errors import (
 )
 from humpback.progress import Console, format_seconds
 from humpback.recipe import identity_of
-from humpback.rooms.comparing import check_judge
+from humpback.rooms.asking import check_judge, check_judges_model
 from humpback.runner import to_json
 from humpback.seeds.readers import check_inputs
 from humpback.store.fingerprint import fingerprint
@@ -60,6 +61,8 @@ class Plan:
     """Models whose answers are left to be judged."""
     prompts: int
     """Prompts that each of them answers."""
+    enough: int
+    """Prompts from which on a judge that is always right can be believed on all settings at once."""
     seconds_each: float | None
     """Mean time that the last training and measuring of the cells that are done took; None before the first."""
     seconds_judging: float | None
@@ -82,6 +85,8 @@ class Plan:
             yield f"to train, at most: {self.trainings} models ({steps}), each kept in full on disk"
         if self.judged:
             yield f"to judge, at most: {self.judged} models by {self.prompts:,} answers each, in both orders"
+        if self.judged and self.prompts < self.enough:
+            yield f"note: {self.prompts} prompts let no judge be believed on all settings at once; {self.enough} may"
         if self.judged and self.seconds_judging is None:
             yield "time to judge: not known before the first model is judged"
         elif self.judged and self.seconds_judging is not None:
@@ -100,7 +105,7 @@ def plan_study(study: Study, cells: Sequence[Cell], folder: Path) -> Plan:
     done = [cell for cell in valid if cell not in left]
     times = [seconds for cell in done if _trains(cell) and (seconds := _seconds(folder, cell))]
     samples = {cell.recipe.corpus.sample for cell in valid if cell.recipe}
-    prompts = check_judge(study.judge) if study.judge and left else 0
+    prompts = check_judge(study.judge, study.confidence) if study.judge and left else 0
     pace = _judging_pace(folder, valid)
     steps = {cell.steps or (cell.recipe.train.steps if cell.recipe else None) for cell in valid}
     return Plan(
@@ -113,6 +118,7 @@ def plan_study(study: Study, cells: Sequence[Cell], folder: Path) -> Plan:
         candidates=None if None in samples else max(sample for sample in samples if sample is not None),
         judged=len(left) if study.judge else 0,
         prompts=prompts,
+        enough=least_prompts(study.confidence, trials=len({cell.name for cell in cells})),
         seconds_each=sum(times) / len(times) if times else None,
         seconds_judging=None if pace is None else pace * prompts,
     )
@@ -150,11 +156,12 @@ def run_study(study: Study, cells: Sequence[Cell], folder: Path, *, console: Con
     if study.measure:
         check_inputs(study.measure.inputs)
     if study.judge:
-        check_judge(study.judge)  # a wrong file is told before anything is made
+        check_judge(study.judge, study.confidence)  # a wrong file is told before anything is made
     check_folder(folder, sources, what="study folder", inputs="corpus.inputs", fix="-o FOLDER")
     with RunDir(folder, what="study folder"):
         for line in plan_study(study, cells, folder).lines():
             console.say(line)
+        _check_judges_model(study, cells, folder, console)
         shelf = StageShelf(folder / CELLS)
         failed: list[tuple[Cell, str]] = []
         started, made = time.monotonic(), 0
@@ -187,6 +194,14 @@ def run_study(study: Study, cells: Sequence[Cell], folder: Path, *, console: Con
         found = build_results(study, outcomes, failed, first=cells[0].name)
         atomic_write(folder / RESULTS, to_json(found))
     return found
+
+
+def _check_judges_model(study: Study, cells: Sequence[Cell], folder: Path, console: Console) -> None:
+    """Refuse a judge that cannot be had before anything is made for it; one that has judged all cells is not asked."""
+    for cell in cells:
+        if study.judge and cell.recipe and not _measured(folder, cell):
+            check_judges_model(study.judge, cell.recipe.runtime, folder, quiet=console.quiet)
+            return  # cells differ in what is trained; `runtime` is the study's
 
 
 def _run(cell: Cell, folder: Path, shelf: StageShelf, console: Console) -> str | None:
