@@ -149,9 +149,13 @@ def write_result(
     note: str,
     folder: Path = RESULTS,
     device: str = "cpu",
+    part: str = "",
 ) -> Path:
-    """Write NAME.json (of a GPU: NAME_cuda.json) with the machine, the raw figures, their summary and the goals; return its path."""
-    name = name if device == "cpu" else f"{name}_{device}"
+    """Write NAME.json with the machine, the raw figures, their summary and the goals; return its path.
+
+    NAME_PART.json for a part that is of other sizes, NAME_cuda.json of a GPU.
+    """
+    name = "_".join(word for word in (name, part, "" if device == "cpu" else device) if word)
     document = {
         "name": name,
         "note": note,
