@@ -107,10 +107,8 @@ def main() -> None:
         choices=len(choices),
     )
     raw = {name: [value] for name, value in figures.items()}
-    title = (
-        "curation_run" if options.run else "curation"
-    )  # each model costs as much as the first: a run's get fewer pairs
-    write_result(title, raw=raw, goals=goals, note=note, folder=options.machine.folder)
+    part = "run" if options.run else ""  # each model costs as much as the first: a run's get fewer pairs
+    write_result("curation", raw=raw, goals=goals, note=note, folder=options.machine.folder, part=part)
 
 
 def read_options() -> Options:
