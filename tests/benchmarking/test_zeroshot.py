@@ -147,3 +147,15 @@ def test_command_refuses_what_it_cannot_grade(task: Path, tmp_path: Path, comman
     ):
         ended = command("zero-shot", *arguments, "-o", tmp_path / "out")
         assert (ended.status, words in ended.err) == (status, True), ended.err
+
+
+@pytest.mark.parametrize(("name", "words"), [("page.md", "files of something else"), ("recipe.yaml", "is a run's own")])
+def test_results_are_not_put_among_files_of_something_else(
+    name: str, words: str, task: Path, tmp_path: Path, command: Command
+) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / name).write_text("text")
+    ended = command("zero-shot", "fake", "--task", task, "-o", folder)
+    assert (ended.status, words in ended.err) == (2, True), ended.err
+    assert [path.name for path in folder.iterdir()] == [name]

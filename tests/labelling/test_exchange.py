@@ -141,6 +141,31 @@ def test_a_sheet_to_fill_in_does_not_tell_the_verdict(population: Population, tm
     assert not any(word in text for word in ("curated", "rejected", "rating", "test:"))
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_filled_sheet_is_not_written_over_before_it_is_imported(
+    population: Population, ids: list[str], tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"sheet{suffix}"
+    path.write_text(
+        f"id,label\n{ids[0]},5\n{ids[1]},\n" if suffix == ".csv" else json.dumps({"id": ids[0], "label": 5}) + "\n"
+    )
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"holds 1 labels that the run does not know; take them with --import"):
+        export_labels(population, path, labeller="ann", count=5, show_scores=False)
+    assert path.read_bytes() == before
+    import_labels(population, path, labeller="ann")
+    assert export_labels(population, path, labeller="ann", count=5, show_scores=False) == (5, 1)
+    assert export_labels(population, path, labeller="ann", count=5, show_scores=False) == (5, 1)
+
+
+def test_a_file_of_something_else_is_not_written_over(population: Population, tmp_path: Path) -> None:
+    path = tmp_path / "accounts.csv"
+    path.write_text("month,sum\nMay,3\n")
+    with pytest.raises(InputError, match="exists and is no sheet of labels; name another file"):
+        export_labels(population, path, labeller="ann", count=5, show_scores=False)
+    assert path.read_text() == "month,sum\nMay,3\n"
+
+
 def test_text_that_looks_like_a_formula_is_text_in_the_sheet(population: Population, tmp_path: Path) -> None:
     session = Session(population, "ann", 5)
     session.answer(label=4, note='=HYPERLINK("http://x")')

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands"]
 
+OWN = (
+    "answers.sqlite",
+    "winrate.json",
+    "held-out.json",
+    "zero-shot.json",
+    "reliability.json",
+    "annotations.json",
+    "model_outputs.json",
+)
+"""What the commands write: a folder with one of these is theirs, killed early or its answers gone."""
 SIDE = "A model (folder, hub id, .gguf, package:NAME, server) or its outputs (.json, .jsonl)."
 
 
@@ -261,6 +271,7 @@ def _options(cache: Path, *, engine: str, device: str, max_tokens: int, quiet: b
 
     if engine not in ("hf", "vllm"):
         raise InputError(f"--engine {engine} is unknown; give hf or vllm, or a server's address in the model's place")
+    _check_output(cache)
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -268,6 +279,17 @@ def _options(cache: Path, *, engine: str, device: str, max_tokens: int, quiet: b
     return ModelOptions(
         cache=cache, engine="vllm" if engine == "vllm" else "hf", device=device, max_tokens=max_tokens, quiet=quiet
     )
+
+
+def _check_output(cache: Path) -> None:
+    """Refuse a folder of something else: results among documents would be read as documents by the next run."""
+    folder = cache.parent
+    if (folder / "recipe.yaml").exists():
+        raise InputError(f"output folder {folder} is a run's own; name one in it, such as -o {folder / 'compared'}")
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in OWN):
+        raise InputError(
+            f"output folder {folder} holds files of something else; name a new or an empty folder (-o FOLDER)"
+        )
 
 
 def _tags(name: str) -> TagChoice:

@@ -62,9 +62,11 @@ def export_labels(
     """Write labels and return how many rows, and how many of them have a label.
 
     With a labeller: that person's sheet, `count` pairs of the sample, filled as far as labelled. Without: every label there is.
+    A file that holds labels which the run does not know is not written over.
     """
     _check_suffix(path)
     standing = [e for e in standing_events(read_events(population.run / FILE_NAME)) if e.event == "label"]
+    _check_unread(path, standing, labeller)
     standing = [event for event in standing if labeller in (None, event.labeller)]
     done = {event.pair_id for event in standing}
     open_ids: list[str] = []
@@ -78,6 +80,26 @@ def export_labels(
         rows.append({**row, "labeller": labeller or "", "stratum": strata[pair_id] if show_scores else ""})
     _write(path, rows)
     return len(rows), len(standing)
+
+
+def _check_unread(path: Path, known: Sequence[Event], labeller: str | None) -> None:
+    """Refuse to write over a sheet that was filled in and not imported: it may be an hour of somebody's work."""
+    if not path.exists():
+        return
+    said = {(event.labeller, event.pair_id): (event.label, event.good) for event in known}
+    unread = 0
+    try:
+        for _, row in _read(path):
+            pair_id, whose = (str(row.get(name) or "").strip() for name in ("id", "labeller"))
+            told = _parse(row, pair_id, known=True)
+            unread += told is not None and told != said.get((whose or labeller or "", pair_id))
+    except InputError as error:
+        raise InputError(f"{path} exists and is no sheet of labels; name another file ({error})") from None
+    if unread:
+        raise InputError(
+            f"{path} exists and holds {unread} labels that the run does not know; take them with --import {path} first, "
+            "or name another file"
+        )
 
 
 def _row(pair: Shown | None, pair_id: str, event: Event | None, *, show_scores: bool) -> dict[str, object]:
