@@ -89,6 +89,19 @@ def test_pair_with_a_context_is_left_out_and_counted(tmp_path: Path) -> None:
     assert (len(held.pairs), held.with_context) == (1, 1)
 
 
+def test_line_that_is_not_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(_pair(0)) + '\n\n{"instruction": "cut\n')
+    with pytest.raises(InputError, match=r"pairs\.jsonl:3 is not JSON: .* at column 17; write one object per line"):
+        read_heldout([path])
+
+
+def test_line_separator_in_a_text_ends_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(_pair(0, response="one\u2028two"), ensure_ascii=False) + "\r\n", encoding="utf-8")
+    assert [pair.response for pair in read_heldout([path]).pairs] == ["one\u2028two"]
+
+
 def test_source_is_the_column_or_the_file(tmp_path: Path) -> None:
     held = read_heldout([_lines(tmp_path / "dolly.jsonl", [_pair(1), _pair(2, source="oasst")])])
     assert sorted(held.sources.values()) == ["dolly", "oasst"]
@@ -226,7 +239,9 @@ def test_preferences_about_one_instruction_are_drawn_together(tmp_path: Path, co
             {"input": f"Q {n % groups}?", "output_1": "so " * (2 + n % 2), "output_2": "so " * (3 - n % 2), "label": 1}
             for n in range(80)
         ]
-        ended = command("held-out", "fake", "--preferences", _lines(tmp_path / name, rows), "-o", tmp_path, "--json")
+        ended = command(
+            "held-out", "fake", "--preferences", _lines(tmp_path / name, rows), "-o", tmp_path / "out", "--json"
+        )
         return ended.json()["preference"]
 
     apart, together = told("apart.jsonl", 80), told("together.jsonl", 20)

@@ -188,6 +188,17 @@ def test_few_pairs_have_no_interval(scripted: None, tmp_path: Path, command: Com
     assert "ICC(2,1), absolute agreement of 2 models: 1.00, no interval" in shown
 
 
+def test_table_of_few_pairs_is_whole_and_says_once_why_it_has_no_interval(
+    scripted: None, tmp_path: Path, command: Command
+) -> None:
+    pairs = _lines(tmp_path / "p.jsonl", [_pair(n, response=f"A{1 + n % 5} B{1 + n % 4}") for n in range(5)])
+    other = _other_model(tmp_path / "other")
+    shown = command("reliability", "fake", other, "--pairs", pairs, "-o", tmp_path / "out").out
+    table = shown.partition("How far models agree")[2].partition("ICC")[0]
+    assert "fake" in table
+    assert table.count("5 items are too few for an interval; 8 are needed") == 1
+
+
 def test_same_command_asks_nothing_again(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("fake", "--pairs", _lines(tmp_path / "p.jsonl", [_pair(n) for n in range(12)]))
     first = _measure(command, tmp_path, *arguments)

@@ -213,15 +213,29 @@ def read_json_rows(path: Path) -> list[dict[str, object]]:
 
 
 def _json_rows(path: Path, text: str) -> list[dict[str, object]]:
-    try:
-        listed = text.lstrip()[:1] == "["
-        rows = json.loads(text) if listed else [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {str(error)[:200]}") from error
+    listed = text.lstrip()[:1] == "["
+    rows: list[dict[str, object]] = []
+    # lines end in \n alone: a text may hold U+2028 as it is
+    for number, part in enumerate([text] if listed else text.split("\n"), start=1):
+        if not part.strip():
+            continue
+        try:
+            found = json.loads(part)
+        except (ValueError, RecursionError) as error:
+            where = f"{path}" if listed else f"{path}:{number}"
+            raise InputError(f"{where} is not JSON: {_tell_fault(error, listed=listed)}") from error
+        rows += found if listed else [found]
     wrong = next((number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)), None)
     if wrong is not None:
         raise InputError(f"{path}: entry {wrong} is no JSON object with names")
     return list(rows)
+
+
+def _tell_fault(error: Exception, *, listed: bool) -> str:
+    """Say what is wrong; a line's own `line 1` would send its reader to the first of the file."""
+    if isinstance(error, json.JSONDecodeError) and not listed:
+        return f"{error.msg} at column {error.colno}; write one object per line, or one list of them"
+    return str(error)[:200]
 
 
 def read_text(path: Path) -> str:

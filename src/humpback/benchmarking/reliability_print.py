@@ -11,14 +11,15 @@ from humpback.benchmarking.winrate_print import tell
 from humpback.report.figures import NOTHING, clean, reasons
 from humpback.report.terminal import print_table
 
-__all__ = ["print_reliability"]
+__all__ = ["print_reliability", "shorten_models"]
 
 Row = Mapping[str, Any]
+AGREEMENT = ("weighted_kappa", "kappa", "spearman")
 
 
 def print_reliability(report: Row, folder: Path) -> None:
     """Print what each model says, how far models agree, and how far they agree with people."""
-    names = _shorten([row["model"] for row in report["models"]])
+    names = shorten_models([row["model"] for row in report["models"]])
     report = {
         **report,
         **{part: [_rename(row, names) for row in report[part]] for part in ("models", "between", "human")},
@@ -36,6 +37,8 @@ def print_reliability(report: Row, folder: Path) -> None:
     if report["between"]:
         headers = ["model", "against", "n>", "weighted kappa>", "kappa>", "rank correlation>"]
         print_table("How far models agree", headers, [_between(row) for row in report["between"]])
+        for reason in dict.fromkeys(reason for row in report["between"] for reason in _lacks(row)):
+            print(clean(reason))
         icc = report["icc"]
         left_out = ", ".join(names[model] for model in icc["left_out"])
         without = f" (left out, as they rated fewer than two items: {left_out})" if left_out else ""
@@ -53,7 +56,7 @@ def _rename(row: Row, names: Mapping[str, str]) -> Row:
     return {**row, **{side: names[row[side]] for side in ("model", "against") if side in row}}
 
 
-def _shorten(models: Sequence[str]) -> dict[str, str]:
+def shorten_models(models: Sequence[str]) -> dict[str, str]:
     """Return `M_1 of demo` for a run's model, unless two would be called so."""
     short = {}
     for model in models:
@@ -80,8 +83,23 @@ def _distribution(row: Row) -> list[str]:
 
 
 def _between(row: Row) -> list[str]:
-    figures = [row[name] for name in ("weighted_kappa", "kappa", "spearman")]
-    return [row["model"], row["against"], str(figures[0]["n"]), *map(_tell, figures)]
+    figures = [row[name] for name in AGREEMENT]
+    return [row["model"], row["against"], str(figures[0]["n"]), *map(_brief, figures)]
+
+
+def _brief(figure: Row) -> str:
+    """Return what fits a cell; why a figure or its interval is missing stands once, below the table."""
+    if figure["value"] is None:
+        return NOTHING
+    return f"{figure['value']:.2f}" if figure["low"] is None else _tell(figure)
+
+
+def _lacks(row: Row) -> Iterator[str]:
+    for name, figure in ((name, row[name]) for name in AGREEMENT):
+        if figure["value"] is None:
+            yield f"no {name.replace('_', ' ')} of {row['model']} and {row['against']}: {figure['reason']}"
+        elif figure["low"] is None and figure.get("reason"):
+            yield f"no interval: {figure['reason']}"
 
 
 def _tell(figure: Row) -> str:

@@ -92,6 +92,7 @@ def _row(
 
 
 def _print(rows: Sequence[dict[str, object]]) -> None:
+    from humpback.benchmarking.reliability_print import shorten_models
     from humpback.report.terminal import print_table
 
     def tell(value: object) -> str:
@@ -112,6 +113,8 @@ def _print(rows: Sequence[dict[str, object]]) -> None:
     headers = ["task", "model", "n>", "failed>", "chance>", "accuracy>", "per character>", "per token>"]
     several = any(row["against_first"] for row in rows)
     cells = []
+    names = shorten_models(list(dict.fromkeys(str(row["model"]) for row in rows)))
+    rows = [{**row, "model": names[str(row["model"])]} for row in rows]
     for row in rows:
         told = [str(row[name]) for name in ("task", "model", "n", "failed")]
         told += [f"{100 * float(str(row['chance'])):.1f}", *(tell(row[way]) for way in WAYS)]
