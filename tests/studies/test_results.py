@@ -12,6 +12,7 @@ import pytest
 from humpback.errors import InputError
 from humpback.studies.grid import AblationStudy, Arm, Cell, ScalingStudy
 from humpback.studies.outcome import Item, Outcome
+from humpback.studies.page import failure_lines
 from humpback.studies.results import build_results
 from humpback.studies.running import check_done
 
@@ -115,3 +116,8 @@ def test_wins_that_all_came_out_alike_are_no_stall(tmp_path: Path) -> None:
         ("not checked", "all came out alike, so there is no interval")
     }
     assert [(row["low"], row["p_value"], row["p_holm"]) for row in told["comparisons"]] == [(None, None, None)]
+
+
+def test_a_reason_that_several_cells_share_is_told_once() -> None:
+    failed = [{"name": name, "seed": 0, "why": why} for name, why in (("a", "gate"), ("b", "memory"), ("c", "gate"))]
+    assert list(failure_lines({"failed": failed})) == ["2 cells (a, seed 0; c, seed 0): gate", "b, seed 0: memory"]

@@ -125,3 +125,15 @@ def test_sizes_that_do_not_grow_are_refused(lab: Lab, tmp_path: Path, command: C
     ended = command("study", "scaling", tmp_path / "s.yaml", "-o", tmp_path / "out")
     assert ended.status == 2
     assert "sizes=[6, 3] must grow" in ended.err
+
+
+def test_results_of_the_other_kind_are_not_written_over(lab: Lab, tmp_path: Path, command: Command) -> None:
+    lab.recipe_file(tmp_path / "recipe.yaml")
+    file, folder = tmp_path / "scale.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(STUDY), encoding="utf-8")
+    folder.mkdir()
+    (folder / ".lock").touch()
+    (folder / "results.json").write_text('{"study": "ablation"}')
+    ended = command("study", "scaling", file, "-o", folder)
+    assert (ended.status, "holds the results of a study of ablation" in ended.err) == (2, True), ended.err
+    assert (folder / "results.json").read_text() == '{"study": "ablation"}'

@@ -14,6 +14,7 @@ from humpback.studies.page import (
     FITS,
     Row,
     compared_rows,
+    failure_lines,
     fit_rows,
     headers,
     picture,
@@ -41,7 +42,7 @@ def write_markdown(path: Path, name: str, found: Row) -> None:
         lines += _tables(metric, told)
     if found["failed"]:
         lines += ["## Failed", ""]
-        lines += [*listed(f"{row['name']}, seed {row['seed']}: {row['why']}" for row in found["failed"]), ""]
+        lines += [*listed(failure_lines(found)), ""]
     if found["notes"]:
         lines += ["## To bear in mind", "", *listed(found["notes"]), ""]
     atomic_write(path, "\n".join(lines).encode("utf-8", "replace"))

@@ -19,6 +19,7 @@ __all__ = [
     "PAGE",
     "Row",
     "compared_rows",
+    "failure_lines",
     "fit_rows",
     "headers",
     "picture",
@@ -44,10 +45,19 @@ def print_results(found: Row) -> None:
                 print_table("alpha of one kind minus another's", COMPARED, list(compared_rows(told)))
             for line in sign_lines(told["signs"]):
                 print(figures.clean(line))
-    for row in found["failed"]:
-        print(figures.clean(f"failed: {row['name']}, seed {row['seed']}: {row['why']}"))
+    for line in failure_lines(found):
+        print(figures.clean(f"failed: {line}"))
     for note in found["notes"]:
         print(f"note: {note}")
+
+
+def failure_lines(found: Row) -> Iterator[str]:
+    """Yield each reason once, after the cells that it stopped: one gate ends all cells that share it."""
+    cells: dict[str, list[str]] = {}
+    for row in found["failed"]:
+        cells.setdefault(row["why"], []).append(f"{row['name']}, seed {row['seed']}")
+    for why, names in cells.items():
+        yield f"{names[0]}: {why}" if len(names) == 1 else f"{len(names)} cells ({'; '.join(names)}): {why}"
 
 
 def tell_metric(found: Row, metric: str) -> str:
@@ -125,7 +135,7 @@ def write_page(path: Path, name: str, found: Row) -> None:
     for section in sections:
         section["title"] = tell_metric(found, section["metric"])
     template = open_templates().get_template("study.html.j2")
-    html = template.render(name=name, found=found, plots=plots, sections=sections)
+    html = template.render(name=name, found=found, plots=plots, sections=sections, failures=list(failure_lines(found)))
     atomic_write(path, html.encode("utf-8", "replace"))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Literal
 
 import numpy as np
 
@@ -19,10 +20,14 @@ from humpback.studies.grid import AblationStudy, Cell, ScalingStudy, Study
 from humpback.studies.outcome import METRICS, Metric, Outcome, Row, describe_judge
 from humpback.studies.signs import find_signs
 
-__all__ = ["build_results"]
+__all__ = ["build_results", "study_kind"]
 
 FEW_SEEDS = 5
 """Fewer training seeds than this say little of how far seeds differ."""
+
+
+def study_kind(study: Study) -> Literal["ablation", "scaling"]:
+    return "scaling" if isinstance(study, ScalingStudy) else "ablation"
 
 
 def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tuple[Cell, str]], *, first: str) -> Row:
@@ -32,7 +37,7 @@ def build_results(study: Study, outcomes: Sequence[Outcome], failed: Sequence[tu
     """
     pairs, held = _shared(outcomes, "nll"), frozenset().union(*(o.held for o in outcomes))
     return {
-        "study": "scaling" if isinstance(study, ScalingStudy) else "ablation",
+        "study": study_kind(study),
         "metrics": {
             metric: _tell_metric(study, metric, outcomes, first)
             for metric in METRICS

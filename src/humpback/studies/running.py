@@ -30,7 +30,7 @@ from humpback.store.shards import atomic_write
 from humpback.studies.cell import run_cell
 from humpback.studies.grid import Cell, Study
 from humpback.studies.outcome import Outcome
-from humpback.studies.results import build_results
+from humpback.studies.results import build_results, study_kind
 from humpback.studies.shelf import StageShelf
 
 __all__ = ["RESULTS", "Plan", "check_done", "plan_study", "run_study"]
@@ -158,6 +158,7 @@ def run_study(study: Study, cells: Sequence[Cell], folder: Path, *, console: Con
     if study.judge:
         check_judge(study.judge, study.confidence)  # a wrong file is told before anything is made
     check_folder(folder, sources, what="study folder", inputs="corpus.inputs", fix="-o FOLDER")
+    _check_kind(study, folder)
     with RunDir(folder, what="study folder"):
         for line in plan_study(study, cells, folder).lines():
             console.say(line)
@@ -194,6 +195,20 @@ def run_study(study: Study, cells: Sequence[Cell], folder: Path, *, console: Con
         found = build_results(study, outcomes, failed, first=cells[0].name)
         atomic_write(folder / RESULTS, to_json(found))
     return found
+
+
+def _check_kind(study: Study, folder: Path) -> None:
+    """Refuse the folder of a study of the other kind: its results and page would be written over."""
+    try:
+        found = json.loads((folder / RESULTS).read_bytes())
+    except (OSError, ValueError):  # there are none, or half of them: they are made anew
+        return
+    kind = study_kind(study)
+    if found["study"] != kind:
+        raise InputError(
+            f"study folder {folder} holds the results of a study of {found['study']}, and this is one of {kind}; "
+            "name another folder (-o FOLDER)"
+        )
 
 
 def _check_judges_model(study: Study, cells: Sequence[Cell], folder: Path, console: Console) -> None:
