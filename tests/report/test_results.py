@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from humpback.report import figures
 from humpback.report.results import render_results
 
@@ -84,6 +86,25 @@ def test_headline_reads_the_control_the_right_way_round(data: dict[str, Any]) ->
     assert any(line.startswith("Whether curation helped") for line in figures.headline(data))
     table.remove(row)
     assert len(figures.headline(data)) == 2
+
+
+@pytest.mark.parametrize(
+    ("models", "low", "high", "start"),
+    [
+        (("M_2", "M_0"), -0.004, 0.02, "The curated pairs brought M_2 no gain worth having over M_0"),
+        (("M_2", "M_0"), -0.006, 0.002, "Whether the curated pairs helped"),
+        (("control", "M_2"), -0.02, 0.004, "Curation brought M_2 no gain worth having over the control"),
+        (("control", "M_2"), -0.002, 0.006, "Whether curation helped"),
+    ],
+)
+def test_headline_says_what_the_signs_of_failure_say_of_a_stall(
+    data: dict[str, Any], models: tuple[str, str], low: float, high: float, start: str
+) -> None:
+    table = data["evaluation"]["response_nll"]["both tags"]["differences"]
+    row = next(d for d in table if (d["model"], d["against"]) == models)
+    row.update(value=0.0, low=low, high=high)
+    (line,) = [line for line in figures.headline(data) if line.startswith(start)]
+    assert ("0.005 nats per token is ruled out" in line) == ("no gain" in line)
 
 
 def test_figures_are_rounded_without_claiming_more() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from humpback.errors import InputError, StorageError
 from humpback.evaluation.corruptions import KINDS
+from humpback.evaluation.signs import MIN_GAIN
 from humpback.progress import format_seconds
 from humpback.store.rundir import check_run
 
@@ -267,6 +268,7 @@ def headline(data: Row) -> list[str]:
     answer = data["evaluation"]["response_nll"]["both tags"]
     steps = {row["stage"]: row["steps"] for row in data["training"]}
     compared = f"({steps[f'iteration-{last}/finetune']} training steps against {steps['iteration-0/finetune']})"
+    ruled_out = f"(one of {MIN_GAIN} nats per token is ruled out, {pairs} held-out pairs)."
     told = [
         _tell(
             data["evaluation"]["instruction_nll"],
@@ -274,6 +276,7 @@ def headline(data: Row) -> list[str]:
             better="The backward model writes the held-out instructions better than the base model.",
             worse="The backward model is worse than the base model at writing the held-out instructions.",
             unclear=f"Whether the backward model learnt anything cannot be told from {pairs} held-out pairs.",
+            flat=f"The backward model learnt nothing worth having {ruled_out}",
         ),
         _tell(
             answer,
@@ -282,6 +285,7 @@ def headline(data: Row) -> list[str]:
             worse=f"The curated pairs did harm: M_{last} is worse than M_0, the model trained on the seed alone {compared}.",
             unclear=f"Whether the curated pairs helped (M_{last} against M_0, the seed alone) "
             f"cannot be told from {pairs} held-out pairs.",
+            flat=f"The curated pairs brought M_{last} no gain worth having over M_0, the seed alone {ruled_out}",
         ),
         _tell(
             answer,
@@ -290,13 +294,21 @@ def headline(data: Row) -> list[str]:
             worse=f"Curation helped: the control, trained on as many uncurated pairs, is worse than M_{last}.",
             unclear=f"Whether curation helped (the control with as many uncurated pairs against M_{last}) "
             f"cannot be told from {pairs} held-out pairs.",
+            flat=f"Curation brought M_{last} no gain worth having over the control, as many uncurated pairs {ruled_out}",
+            gains_above=True,
         ),
     ]
     return [line for line in told if line]
 
 
-def _tell(table: Row, models: tuple[str, str], *, better: str, worse: str, unclear: str) -> str | None:
+def _tell(
+    table: Row, models: tuple[str, str], *, better: str, worse: str, unclear: str, flat: str, gains_above: bool = False
+) -> str | None:
+    """Say which it is; `flat` where the interval holds zero and no gain worth having, by the limit of the signs of failure."""
     row = next((d for d in table["differences"] if (d["model"], d["against"]) == models), None)
     if row is None:
         return None
-    return {"better": better, "worse": worse}.get(judgement(row), unclear)
+    found = judgement(row)
+    if found == "not told apart" and (row["high"] if gains_above else -row["low"]) < MIN_GAIN:
+        return flat
+    return {"better": better, "worse": worse}.get(found, unclear)

@@ -19,7 +19,7 @@ from humpback.store.shards import atomic_write
 
 __all__ = ["ResultRooms"]
 
-REPORT_VERSION = 5
+REPORT_VERSION = 6
 """Raised when the same run's report holds more: it alone is made anew then."""
 
 
