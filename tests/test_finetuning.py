@@ -13,8 +13,10 @@ from tiny import make_rows, make_spec, write_rows
 
 from humpback.cli import main
 from humpback.errors import InputError
-from humpback.finetuning import load_spec
+from humpback.finetuning import _summary, load_spec
 from humpback.training import launch
+from humpback.training.held_out import HeldOutLoss
+from humpback.training.metrics import sum_steps
 from humpback.training.plan import count_data, tell_plan
 from humpback.training.rows import count_rows, read_rows
 from humpback.training.spec import TrainResult, TrainSpec, TrainStep
@@ -172,8 +174,9 @@ def test_the_command_trains_and_tells_what_came_of_it(
 ) -> None:
     asked: list[TrainSpec] = []
 
-    def train(spec: TrainSpec, *, on_step: Any = None) -> TrainResult:
+    def train(spec: TrainSpec, *, on_step: Any, tell: Any) -> TrainResult:
         asked.append(spec)
+        tell("warning: what a user should know")
         on_step(TrainStep(step=1, steps=spec.steps, loss=2.0, tokens=50, seconds=0.1))
         numbers = {"first_loss": 2.0, "last_loss": 1.0, "first_tenth_loss": 2.0, "last_tenth_loss": 1.0}
         return TrainResult(steps=4, examples=12, tokens=900, label_tokens=300, seconds=65.0, **numbers)
@@ -187,6 +190,7 @@ def test_the_command_trains_and_tells_what_came_of_it(
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'out'}: 4 steps; 900 tokens in 1:05; loss 2.000 -> 1.000 (first and last tenth)\n"
     assert "4 steps of 8 rows" in err
+    assert "warning: what a user should know" in err
     assert asked[0].seed == 3
     monkeypatch.setattr(sys, "argv", ["humpback", "train", str(file), "--json"])
     with pytest.raises(SystemExit):
@@ -194,6 +198,22 @@ def test_the_command_trains_and_tells_what_came_of_it(
     out, err = capsys.readouterr()
     assert json.loads(out)["tokens"] == 900
     assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("trained", "words"), [(1.5, "(step 3 is kept)"), (2.5, "(step 3 is kept, worse than the base model)")]
+)
+def test_a_training_that_ended_early_and_one_that_made_the_model_worse_are_told(
+    tmp_path: Path, base: Path, trained: float, words: str
+) -> None:
+    losses = [
+        HeldOutLoss.of(step, sums={"all": nll}, tokens={"all": 1}) for step, nll in ((0, 2.0), (3, trained), (4, 2.6))
+    ]
+    lines = [{"step": step, "loss": 1.0, "tokens": 9} for step in range(1, 5)]
+    spec = make_spec(tmp_path, base, steps=20)
+    told = _summary(spec, sum_steps(lines, steps=20, examples=3, held_out=losses, kept_step=3, seconds=1.0))
+    assert told.startswith("4 steps of 20, ended early; 36 tokens")
+    assert f"held-out loss 2.000 -> {trained:.3f} {words}" in told
 
 
 def test_a_plan_is_told_with_the_time_of_a_trial_and_nothing_is_trained(

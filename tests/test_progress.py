@@ -6,7 +6,9 @@ import pytest
 
 from humpback import progress
 from humpback.engines.base import EngineTotals
-from humpback.progress import Bar, format_seconds, tell_totals
+from humpback.progress import Bar, Console, format_seconds, tell_totals
+from humpback.training.plan import follow_steps
+from humpback.training.spec import TrainStep
 
 
 class Clock:
@@ -50,6 +52,17 @@ def test_answers_of_the_cache_and_of_earlier_sittings_are_no_measure_of_speed(cl
     bar.hear(_batch(10, tokens_in=1), work=10)
     assert "80/100 answers · 1.0 answers/s" in bar.describe()
     assert "ETA 0:20" in bar.describe()
+
+
+def test_what_a_training_takes_to_load_is_no_part_of_its_speed(clock: Clock) -> None:
+    bar = Bar("train", 101, "steps")
+    on_step = follow_steps(bar, Console(quiet=True))
+    clock.now += 90  # torch and the model are loaded
+    on_step(TrainStep(step=51, steps=101, loss=2.0, tokens=100, seconds=2.0))  # goes on from step 50
+    assert bar.describe() == "51/101 steps · 0.5 steps/s · 50 tokens/s · ETA 1:40 · loss 2.000"
+    clock.now += 8
+    on_step(TrainStep(step=52, steps=101, loss=1.5, tokens=100, seconds=8.0))
+    assert "0.2 steps/s" in bar.describe()
 
 
 def test_time_left_counts_long_rows_for_more_because_they_come_first(clock: Clock) -> None:

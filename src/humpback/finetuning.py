@@ -146,12 +146,14 @@ def _train(spec: TrainSpec, console: Console) -> TrainResult:
 
 
 def _summary(spec: TrainSpec, result: TrainResult) -> str:
-    parts = [f"{result.steps:,} steps", f"{result.tokens:,} tokens in {format_seconds(result.seconds)}"]
+    early = f" of {spec.steps:,}, ended early" if result.steps < spec.steps else ""
+    parts = [f"{result.steps:,} steps{early}", f"{result.tokens:,} tokens in {format_seconds(result.seconds)}"]
     if result.first_tenth_loss is not None and result.last_tenth_loss is not None:
         parts.append(f"loss {result.first_tenth_loss:.3f} -> {result.last_tenth_loss:.3f} (first and last tenth)")
     if result.held_out:
         first, kept = result.held_out[0], next(loss for loss in result.held_out if loss.step == result.kept_step)
-        parts.append(f"held-out loss {first.nll:.3f} -> {kept.nll:.3f} (step {kept.step:,} is kept)")
+        worse = ", worse than the base model" if kept.nll > first.nll else ""
+        parts.append(f"held-out loss {first.nll:.3f} -> {kept.nll:.3f} (step {kept.step:,} is kept{worse})")
     if (spec.output / "adapter").is_dir():
         parts.append(f"the adapter alone is in {spec.output / 'adapter'}")
     return "; ".join(parts)

@@ -113,6 +113,10 @@ class Bar:
         self.skipped += units
         self._show()
 
+    def start_clock(self, *, ago: float) -> None:
+        """Take the work to have begun so many seconds ago: what came before (a model was loaded) is no measure of speed."""
+        self._started = time.monotonic() - ago
+
     def hear(self, totals: Totals, *, work: float) -> None:
         """Add a batch of answers; those from the cache are no measure of speed."""
         self.done += totals.requests

@@ -152,7 +152,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_leaves_the_one_bef
 
     monkeypatch.setattr(trainer.Trainer, "_save_rng_state", fill)
     spec = make_spec(tmp_path, base, save_every=2, steps=6)
-    with pytest.raises(StorageError, match=rf"checkpoint of step 4 cannot be written.*{text}.*GiB are free"):
+    with pytest.raises(StorageError, match=rf"checkpoint of step 4 cannot be written.*{text}.*MiB were free"):
         run(spec)
     assert [path.name for path in spec.work.glob("checkpoint*")] == ["checkpoint-2"]
     assert not spec.output.exists()
@@ -161,6 +161,51 @@ def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_leaves_the_one_bef
     whole = make_spec(tmp_path / "whole", base, steps=6)
     run(whole)
     assert same_weights(whole.output, spec.output)
+
+
+def test_a_disk_that_fills_up_while_the_model_is_written_is_told_and_the_last_checkpoint_stays(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+    from transformers import PreTrainedModel
+
+    original = PreTrainedModel.save_pretrained
+
+    def fill(self: Any, folder: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, folder, *args, **kwargs)
+        if Path(folder).name == "model.tmp":
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", fill)
+    spec = make_spec(tmp_path, base, save_every=2, steps=3)
+    with pytest.raises(StorageError, match=r"^the model cannot be written to .*No space left.*MiB were free.*are kept"):
+        run(spec)
+    assert not spec.output.exists()
+    assert not list(tmp_path.glob("*.tmp"))
+    assert [path.name for path in spec.work.glob("checkpoint*")] == ["checkpoint-2"]
+    monkeypatch.undo()
+    run(spec)
+    whole = make_spec(tmp_path / "whole", base, steps=3)
+    run(whole)
+    assert same_weights(whole.output, spec.output)
+
+
+def test_a_trainer_that_had_no_room_to_say_so_is_found_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from humpback.training import sft
+
+    def full(path: Path, value: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sft, "write_json", full)
+    assert sft._tell(tmp_path, "what was wrong", 1) == 1
+    assert "error: what was wrong" in capsys.readouterr().err
+    assert "full" not in str(launch._failure(1, tmp_path))
+    nothing = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(launch.shutil, "disk_usage", lambda path: nothing)
+    told = str(launch._failure(1, tmp_path))
+    assert f"ended with status 1 and the disk that holds {tmp_path} is full: free some space; log:" in told
 
 
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path, base: Path) -> None:

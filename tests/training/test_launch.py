@@ -170,7 +170,9 @@ def test_a_lora_training_ends_as_a_full_model_folder(tmp_path: Path, base: Path)
     assert not same_weights(base, spec.output)
     assert not list(spec.work.glob("checkpoint-*"))
     before = spec.output.stat().st_mtime_ns
-    assert launch.train(spec) == result  # finished: no child is started
+    told: list[str] = []
+    assert launch.train(spec, tell=told.append) == result  # finished: no child is started
+    assert told == [f"{spec.output} is there already, trained by this spec on these rows; delete it to train it again"]
     assert spec.output.stat().st_mtime_ns == before
 
 

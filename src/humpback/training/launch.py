@@ -35,6 +35,8 @@ from humpback.training.spec import (
 __all__ = ["train"]
 
 POLL_S = 0.2
+FULL = 2**20
+"""Free bytes below which a trainer that could not say what was wrong had no room to."""
 STEP_FIELDS = ("step", "steps", "loss", "tokens", "seconds")
 OnStep = Callable[[TrainStep], None]
 
@@ -169,6 +171,8 @@ def _failure(status: int, work: Path) -> Exception:
         said = told["message"]
     else:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        if shutil.disk_usage(work).free < FULL:
+            how += f" and the disk that holds {work} is full: free some space"
         said = f"the trainer {how}" + (f", often for lack of memory; {LESS_MEMORY}" if status == -9 else "")
     return StageError(f"{said}; log: {log}; the same command goes on from the last checkpoint")
 

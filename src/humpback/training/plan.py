@@ -89,6 +89,8 @@ def follow_steps(bar: Bar, console: Console) -> Callable[[TrainStep], None]:
     def on_step(step: TrainStep) -> None:
         if step.step > bar.done + 1:  # a resumed training begins behind its checkpoint
             bar.skip(step.step - 1 - bar.done)
+        if not seconds:
+            bar.start_clock(ago=step.seconds)
         bar.advance(1, step.tokens, f"loss {step.loss:.3f}")
         seconds.append(step.seconds)
         if len(seconds) == PROBE_STEPS < step.steps and step.step < step.steps:

@@ -7,6 +7,7 @@ checkpoints; what decides the result is set here and in `trainer.py`, and tested
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -92,7 +93,8 @@ def _tell(work: Path | None, message: str, status: int) -> int:
     print(f"error: {message}", file=sys.stderr, flush=True)
     # torchrun ends with a status of its own, so the parent is told by a file
     if work is not None and work.is_dir() and not (work / FAILED).exists():
-        write_json(work / FAILED, {"message": message, "status": status})
+        with contextlib.suppress(OSError):  # on a full disk the parent finds no file and looks why
+            write_json(work / FAILED, {"message": message, "status": status})
     return status
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
-from humpback.errors import StageError, StorageError
+from humpback.errors import StageError
 from humpback.prompts import IGNORE
 from humpback.training.arithmetic import Sitting
 from humpback.training.batches import Batch, collate, part_of
@@ -32,6 +32,7 @@ from humpback.training.guard import Expected, RowLoss, check_step, refuse_loss
 from humpback.training.held_out import HELD_OUT, HeldOutLoss, add_loss, best_loss, read_losses, should_stop
 from humpback.training.schedule import learning_rate_at, share_rows, token_batches
 from humpback.training.spec import TrainSpec
+from humpback.training.weights import clear_when_full
 
 __all__ = ["Trainer"]
 
@@ -272,17 +273,11 @@ class Trainer(SFTTrainer):
         if self.accelerator.is_main_process:
             shutil.rmtree(writing, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        try:
+        with clear_when_full(f"the checkpoint of step {self.state.global_step}", writing):
             super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 self._publish(writing / f"checkpoint-{self.state.global_step}")
-        except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError of its own
-            shutil.rmtree(writing, ignore_errors=True)
-            raise StorageError(
-                f"the checkpoint of step {self.state.global_step} cannot be written to {self.spec.work}: {error}; "
-                f"free some space ({shutil.disk_usage(self.spec.work).free / 2**30:.1f} GiB are free); earlier checkpoints are kept"
-            ) from error
         self.accelerator.wait_for_everyone()
 
     def _publish(self, written: Path) -> None:

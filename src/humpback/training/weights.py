@@ -5,24 +5,27 @@ Only this file knows of peft and bitsandbytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from humpback.errors import InputError
+from humpback.errors import InputError, StorageError
 from humpback.memory import lacks_memory
 from humpback.training.arithmetic import Sitting
 from humpback.training.attending import ATTENTION
-from humpback.training.checkpoints import write_folder
+from humpback.training.checkpoints import UNFINISHED, write_folder
 from humpback.training.result import ADAPTER, dress_model, write_record
 from humpback.training.spec import TrainSpec
 
-__all__ = ["adapters", "load_model", "needs_recompute", "save_model"]
+__all__ = ["adapters", "clear_when_full", "load_model", "needs_recompute", "save_model"]
 
 DROPOUTS = ("attention_dropout", "attn_pdrop", "hidden_dropout", "resid_pdrop")
 """What architectures call the dropout inside their layers."""
@@ -152,7 +155,28 @@ def save_model(
             folder, spec, counts, trainer="humpback.training.sft", device=device, kept_step=kept_step, sittings=sittings
         )
 
-    write_folder(spec.output, base=spec.base_model, write=write, finish=finish)
+    with clear_when_full("the model", spec.output.with_name(spec.output.name + UNFINISHED)):
+        write_folder(spec.output, base=spec.base_model, write=write, finish=finish)
+
+
+@contextlib.contextmanager
+def clear_when_full(what: str, writing: Path) -> Iterator[None]:
+    """Where a folder cannot be written to its end, delete what there is of it, so that it takes no room, and say why."""
+    try:
+        yield
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # torch and safetensors tell of a full disk by errors of their own
+        if lacks_memory(error):
+            raise
+        free = shutil.disk_usage(writing.parent).free
+        shutil.rmtree(writing, ignore_errors=True)
+        raise StorageError(
+            f"{what} cannot be written to {writing.parent}: {_one_line(error)}; free some space ({free / 2**20:,.0f} MiB were free); "
+            "earlier checkpoints are kept"
+        ) from error
 
 
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
