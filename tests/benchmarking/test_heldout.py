@@ -92,7 +92,7 @@ def test_pair_with_a_context_is_left_out_and_counted(tmp_path: Path) -> None:
 def test_line_that_is_not_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps(_pair(0)) + '\n\n{"instruction": "cut\n')
-    with pytest.raises(InputError, match=r"pairs\.jsonl:3 is not JSON: .* at column 17; write one object per line"):
+    with pytest.raises(InputError, match=r"pairs\.jsonl:3 is not JSON: .* \(column 17\); write one object per line"):
         read_heldout([path])
 
 

@@ -234,7 +234,7 @@ def _json_rows(path: Path, text: str) -> list[dict[str, object]]:
 def _tell_fault(error: Exception, *, listed: bool) -> str:
     """Say what is wrong; a line's own `line 1` would send its reader to the first of the file."""
     if isinstance(error, json.JSONDecodeError) and not listed:
-        return f"{error.msg} at column {error.colno}; write one object per line, or one list of them"
+        return f"{error.msg} (column {error.colno}); write one object per line, or one list of them"
     return str(error)[:200]
 
 

@@ -68,7 +68,8 @@ def read_heldout(paths: Sequence[Path]) -> Pairs:
             texts = [row.get("instruction"), row.get("response")]
             if not all(isinstance(text, str) and text.strip() for text in texts):
                 raise InputError(
-                    f"{path}: pair {number} has no text as instruction and response; it has {', '.join(list(row)[:9])}"
+                    f"{path}: pair {number} has no text as instruction and response, or an empty one; its columns are "
+                    f"{', '.join(list(row)[:9]) or 'none'}"
                 )
             if row.get("context"):
                 with_context += 1
