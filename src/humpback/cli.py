@@ -254,8 +254,13 @@ def cache_prune(
     prune_cache(place, pruning, dry_run=dry_run)
 
 
-@app.command(hidden=True)
-def results(run_folder: Run, output: Annotated[Path, typer.Option("-o", "--output")] = Path("docs/results.md")) -> None:
+@app.command()
+def results(
+    run_folder: Run,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.md", help="Where to write.")] = Path(
+        "docs/results.md"
+    ),
+) -> None:
     """Write a complete run's results as Markdown."""
     from humpback.report.results import render_results
 

@@ -286,6 +286,12 @@ def test_command_refuses_what_says_nothing(finished: Path, tmp_path: Path, comma
         assert (ended.status, words in ended.err) == (status, True), ended.err
 
 
+def test_folder_that_is_no_run_is_named_so(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "documents").mkdir()
+    ended = command("reliability", "fake", "--pairs", tmp_path / "documents", "-o", tmp_path / "out")
+    assert (ended.status, "documents is no run folder" in ended.err) == (2, True), ended.err
+
+
 def test_run_and_a_model_of_it_name_that_model_twice(finished: Path) -> None:
     with pytest.raises(InputError, match="is named twice"):
         expand_models([str(finished), str(finished / "iteration-1" / "finetune" / "model")])

@@ -16,6 +16,7 @@ from humpback.benchmarking.heldout import group_instructions, read_preferences
 from humpback.errors import InputError
 from humpback.evaluation.labellog import FILE_NAME, is_good
 from humpback.evaluation.labels import read_labels
+from humpback.store.rundir import check_run
 
 __all__ = ["Item", "Items", "read_items"]
 
@@ -70,6 +71,7 @@ def read_items(path: Path, *, sample: int | None, seed: int) -> Items:
 
 
 def _from_run(run: Path, sample: int | None, seed: int) -> Items:
+    check_run(run)
     labels = read_labels(run)
     if not labels.pairs:
         raise InputError(
