@@ -248,6 +248,24 @@ def test_a_checkpoint_of_another_sharding_is_refused(tmp_path: Path, base: Path)
     assert (spec.work / "checkpoint-5").is_dir()
 
 
+def test_a_damaged_checkpoint_is_told_though_the_one_before_it_is_refused(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from humpback.training import sft
+
+    spec = make_spec(tmp_path, base)
+    for step in (5, 10):
+        written = spec.work / "checkpoint.tmp" / f"checkpoint-{step}"
+        written.mkdir(parents=True)
+        (written / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
+        publish_checkpoint(written, spec.work, processes=2, sharding="none", sittings=(), keep=2)
+    (spec.work / "checkpoint-10" / "trainer_state.json").write_text("")
+    with pytest.raises(InputError, match=r"processes=1, but .*checkpoint-5 was trained by 2"):
+        sft._begin(spec, {"examples": 10}, Chosen(format="float32", reason="told"), COMPUTED)
+    assert not (spec.work / "checkpoint-10").exists()
+    assert "checkpoint-10 cannot be used" in capsys.readouterr().out
+
+
 def test_early_stopping_without_held_out_rows_is_refused(tmp_path: Path, base: Path) -> None:
     for wrong in ({"patience": 2}, {"keep": "best"}):
         with pytest.raises(ValueError, match="need rows in held_out"):

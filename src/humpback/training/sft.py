@@ -155,7 +155,14 @@ def run(spec: TrainSpec) -> None:
 def _begin(spec: TrainSpec, counts: dict[str, int], precision: Chosen, arithmetic: Arithmetic) -> None:
     """Choose the checkpoint to go on from, forget what came after it, and tell all what begins."""
     notes: list[str] = []
-    chosen = last_sound_checkpoint(spec.work, notes.append)
+
+    def tell(note: str) -> None:
+        print(
+            f"warning: {note}", flush=True
+        )  # at once: a checkpoint that is damaged is gone though the next is refused
+        notes.append(note)
+
+    chosen = last_sound_checkpoint(spec.work, tell)
     step = chosen.step if chosen else 0
     if chosen and chosen.processes != spec.processes:
         raise InputError(
@@ -172,9 +179,7 @@ def _begin(spec: TrainSpec, counts: dict[str, int], precision: Chosen, arithmeti
         cut_lines(path, step)
     sittings = join_sitting(chosen.sittings if chosen else (), arithmetic, step=step)
     if changes := tell_changes(sittings, f"checkpoint-{step}", step=step):
-        notes.append(changes)
-    for note in notes:
-        print(f"warning: {note}", flush=True)
+        tell(changes)
     begun = {"resumed_step": step, "notes": notes, "sittings": [asdict(sitting) for sitting in sittings]}
     write_json(spec.work / STARTED, {**counts, **begun})
     together = f", {spec.processes} processes" if spec.processes > 1 else ""
