@@ -19,8 +19,11 @@ def _fit(low: float | None, high: float | None, kind: str = "curated") -> dict[s
     return {"kind": kind, "alpha": {"value": value, "low": low, "high": high, "n": 200}, "why": None, "doubt": None}
 
 
-def _find(fits: list[dict[str, Any]], metric: Metric, base: LogBase = "e") -> list[dict[str, Any]]:
-    """Return the signs of slopes whose resamples lie evenly, such that 95 % of them are within the bounds of each fit."""
+def _find(fits: list[dict[str, Any]], metric: Metric, base: LogBase = "e", **missing: int) -> list[dict[str, Any]]:
+    """Return the signs of slopes whose resamples lie evenly, such that 95 % of them are within the bounds of each fit.
+
+    `missing` are resamples by kind that hold no seed of its own.
+    """
     slopes = {}
     for fit in fits:
         if alpha := fit["alpha"]:
@@ -28,6 +31,7 @@ def _find(fits: list[dict[str, Any]], metric: Metric, base: LogBase = "e") -> li
             tail = (high - low) * 0.025 / 0.95
             draws = np.linspace(low - tail, high + tail, 20_001)
             interval = Interval(**alpha)
+            draws = np.concatenate([draws, np.full(missing.get(fit["kind"], 0), np.nan)])
             slopes[fit["kind"]] = ScalingFit(
                 alpha=interval, intercept=0.0, log_base=base, r_squared=None, sizes=(1, 2), draws=draws
             )
@@ -98,3 +102,12 @@ def test_kind_that_is_surely_decided_leaves_its_share_of_the_error_to_the_next()
     ]
     assert states[0] == ["falls", "falls"]
     assert states[1][1] == "stalls"
+
+
+def test_kind_is_no_surer_for_resamples_that_lack_its_seeds() -> None:
+    # b is decided at a third of the error, c at half, a is open; counted over all resamples a would come first and leave both a third
+    fits = [_fit(-0.05, 0.001, "a"), _fit(-0.05, -0.001, "b"), _fit(-0.05, -0.00072, "c")]
+    states = [
+        [sign["told"].split(":")[0] for sign in _find(fits, "nll", **missing)] for missing in ({}, {"a": 200_000})
+    ]
+    assert states[0] == states[1]

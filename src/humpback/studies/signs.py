@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from humpback.evaluation.scaling import LogBase, ScalingFit
 from humpback.evaluation.signs import MIN_GAIN, MIN_WIN_GAIN, Sign, judge_gain
 from humpback.evaluation.stats import Interval
@@ -53,7 +55,7 @@ def _widen(slopes: Mapping[str, ScalingFit], metric: Metric, step: float, confid
     least = _least(metric)
 
     def error(kind: str) -> float:
-        doubled = slopes[kind].draws * step
+        doubled = slopes[kind].draws[~np.isnan(slopes[kind].draws)] * step  # as intervals are taken
         return min(float((doubled >= 0).mean()), float((doubled <= -least).mean()))
 
     levels: dict[str, float] = {}
