@@ -109,7 +109,11 @@ def test_equal_answers_say_nothing_of_the_judge() -> None:
 
 def test_several_trials_are_believed_together_as_seldom_as_one() -> None:
     trials = [Trial(p_value=p, told=f"p {p}") for p in (0.02, 0.004, 1.0)]
-    assert doubt_trials(trials, confidence=0.95) == ["p 0.02", None, "p 1.0"]
+    assert doubt_trials(trials, confidence=0.95) == [
+        "p 0.02, as one of 3 that are tried together",
+        None,
+        "p 1.0",
+    ]
     assert doubt_trials(trials[:1], confidence=0.95) == [None]
 
 

@@ -64,11 +64,14 @@ def doubt_judge(asked: Sequence[Asked], *, rechecked: bool, resamples: int, conf
 
 def doubt_trials(trials: Sequence[Trial], *, confidence: float) -> list[str | None]:
     """Return the doubt of each trial; corrected by Holm, so that one that reads nothing is believed on any as seldom as on one."""
-    corrected = correct_by_holm([trial.p_value for trial in trials])
-    return [
-        None if p is not None and p <= _tail(confidence) else trial.told
-        for trial, p in zip(trials, corrected, strict=True)
-    ]
+    doubts: list[str | None] = []
+    for trial, p in zip(trials, correct_by_holm([trial.p_value for trial in trials]), strict=True):
+        if p is not None and p <= _tail(confidence):
+            doubts.append(None)
+        else:  # shares that would do alone must not be told as if they were too low
+            would_do = trial.p_value <= _tail(confidence)
+            doubts.append(trial.told + (f", as one of {len(trials)} that are tried together" if would_do else ""))
+    return doubts
 
 
 def least_prompts(confidence: float, trials: int = 1) -> int:
