@@ -157,9 +157,8 @@ def _begin(spec: TrainSpec, counts: dict[str, int], precision: Chosen, arithmeti
     notes: list[str] = []
 
     def tell(note: str) -> None:
-        print(
-            f"warning: {note}", flush=True
-        )  # at once: a checkpoint that is damaged is gone though the next is refused
+        # at once: a damaged checkpoint is gone even where the one before it is refused
+        print(f"warning: {note}", flush=True)
         notes.append(note)
 
     chosen = last_sound_checkpoint(spec.work, tell)
