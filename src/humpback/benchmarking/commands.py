@@ -96,7 +96,9 @@ def winrate(
     by_probability: Annotated[
         bool, typer.Option("--by-probability", help="Read the judge's probabilities; it writes no reasoning.")
     ] = False,
-    recheck: Annotated[int, typer.Option(min=0, help="Prompts on which the judge is asked again.")] = 50,
+    recheck: Annotated[
+        int, typer.Option(min=0, help="Prompts on which the judge is asked again: none, or 8 and more.")
+    ] = 50,
     sample: Sample = None,
     tags: Tags = "auto",
     temperature: Annotated[float, typer.Option(min=0, help="Of the models' answers.")] = 0.7,

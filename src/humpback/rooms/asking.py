@@ -38,7 +38,10 @@ def check_judge(judge: Judge, confidence: float) -> int:
 
 def check_judges_model(judge: Judge, runtime: RuntimeSettings, run: Path, *, quiet: bool) -> None:
     """Raise InputError for a judge that cannot be had, or whose server cannot do what is needed; loads no weights."""
-    check_model(judge.model, judge_options(judge, runtime, run, quiet=quiet), needs=needs_of(judge))
+    try:
+        check_model(judge.model, judge_options(judge, runtime, run, quiet=quiet), needs=needs_of(judge))
+    except InputError as error:
+        raise InputError(f"the judge: {error}") from error
 
 
 def prompts_of(judge: Judge) -> Path:

@@ -20,6 +20,8 @@ from humpback.store.shards import atomic_write
 
 __all__ = ["JudgingRooms"]
 
+AUDIT_VERSION = 2
+"""Raised when probe or calibration are fitted otherwise: audits and what follows are made anew then, of the answers kept."""
 JUDGE = "judge.npz"
 """In an audit's folder: its probe and calibration, which the next score stage applies."""
 
@@ -49,7 +51,12 @@ class JudgingRooms(RoomBase):
             return work, {**done.verdict, **self._replies(row["scores"] for row in done.rows)}
 
         models = {"model": self.model(f"iteration-{t}"), "backward": self.model("backward")}
-        identity = {**self.scoring(), **self.statistics(), "corruptions": sorted(recipe.evaluate.corruptions)}
+        identity = {
+            "version_of_audit": AUDIT_VERSION,
+            **self.scoring(),
+            **self.statistics(),
+            "corruptions": sorted(recipe.evaluate.corruptions),
+        }
         self.stage(name, identity, inputs=["seed"], models=models, do=do)
         for note in self.result(name)["notes"]:
             self.console.say(f"  audit of {note}")
