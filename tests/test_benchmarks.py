@@ -377,7 +377,9 @@ def test_every_kept_result_has_a_script_and_the_page_is_what_the_results_give(re
     paths = sorted((FOLDER / "results").glob("*.json"))
     documents = [json.loads(path.read_bytes()) for path in paths]
     assert [document["name"] for document in documents] == [path.stem for path in paths]
-    assert {path.stem.removesuffix("_cuda") for path in paths} <= {script.stem for script in SCRIPTS}
+    assert {path.stem.removesuffix("_cuda").removesuffix("_run") for path in paths} <= {
+        script.stem for script in SCRIPTS
+    }
     if paths:
         assert render.PAGE.read_text(encoding="utf-8") == render.render(documents)
 
