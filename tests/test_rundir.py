@@ -72,7 +72,7 @@ def test_run_folder_that_is_a_file_is_refused(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here first")
     with pytest.raises(InputError, match="is a file; name another folder"):
         lab.run(tmp_path / "file")
-    with pytest.raises(StorageError, match="a part of that path is a file; choose another run folder"):
+    with pytest.raises(StorageError, match="a part of that path is a file; choose another folder"):
         lab.run(tmp_path / "file" / "run")
 
 
