@@ -6,12 +6,13 @@ import functools
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import humpback
 
-__all__ = ["cpu_model", "environment"]
+__all__ = ["cpu_model", "environment", "find_versions"]
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "pyarrow")
 """Packages whose versions a manifest names."""
@@ -25,7 +26,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "cpu": cpu_model(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "packages": find_versions(PACKAGES),
     }
 
 
@@ -37,6 +38,12 @@ def cpu_model() -> str:
     except OSError:
         return platform.processor() or "unknown"
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def find_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the version of each package that is installed."""
+    versions = {name: _version(name) for name in packages}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 @functools.cache

@@ -8,12 +8,11 @@ format, number of processes or sharding) is refused instead (`sft.py`).
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Arithmetic", "Sitting", "find_versions", "join_sitting", "tell_changes"]
+__all__ = ["Arithmetic", "Sitting", "join_sitting", "tell_changes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +77,3 @@ def tell_changes(sittings: Sequence[Sitting], checkpoint: str, *, step: int) -> 
         if old.get(name) != new.get(name)
     )
     return f"{checkpoint} is gone on from by other means ({changed}): the same is learnt, rounded otherwise; {result}"
-
-
-def find_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the version of each package that is installed."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -20,7 +20,8 @@ from typing import Any
 
 import humpback
 from humpback.errors import InputError
-from humpback.training.arithmetic import Sitting, find_versions
+from humpback.machine import find_versions
+from humpback.training.arithmetic import Sitting
 from humpback.training.checkpoints import write_json
 from humpback.training.held_out import HELD_OUT, read_losses
 from humpback.training.metrics import read_metrics, sum_steps

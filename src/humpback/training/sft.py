@@ -37,9 +37,9 @@ from trl.trainer.sft_config import SFTConfig
 import humpback
 from humpback.errors import HumpbackError, InputError
 from humpback.formats import Chosen
-from humpback.machine import cpu_model
+from humpback.machine import cpu_model, find_versions
 from humpback.memory import lacks_memory
-from humpback.training.arithmetic import Arithmetic, Sitting, find_versions, join_sitting, tell_changes
+from humpback.training.arithmetic import Arithmetic, Sitting, join_sitting, tell_changes
 from humpback.training.checkpoints import (
     checkpoint_fault,
     cut_lines,
@@ -144,8 +144,15 @@ def run(spec: TrainSpec) -> None:
         trainer._load_from_checkpoint(str(_checked(spec.work / f"checkpoint-{step}")))
     weights = all_of_us.get_state_dict(trainer.model) if trainer.sharded else None  # every process has a part of them
     if all_of_us.is_main_process:
-        told: dict[str, Any] = {"kept_step": step, "sittings": trainer.sittings}
-        save_model(spec, trainer.model, counts, on_cuda=on_cuda, weights=weights, **told)
+        save_model(
+            spec,
+            trainer.model,
+            counts,
+            on_cuda=on_cuda,
+            kept_step=step,
+            sittings=trainer.sittings,
+            weights=weights,
+        )
         done = {"steps": trainer.state.global_step, "kept_step": step, "precision": str(precision)}
         write_json(spec.work / FINISHED, done)
         drop_checkpoints(spec.work)
