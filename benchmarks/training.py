@@ -99,7 +99,7 @@ def read_arguments() -> Asked:
     parser.add_argument("--batch-size", type=int, default=8, help="examples per optimizer step")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--methods", default="full,lora")
-    parser.add_argument("--ways", default="ours,dropout,plain,trl")
+    parser.add_argument("--ways", default="ours,float32,dropout,plain,trl")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--shape", choices=list(SHAPES), help="random weights of this size")
@@ -274,6 +274,9 @@ def write(asked: Asked, repetitions: Sequence[Repetition], formats: Mapping[str,
         goals.append(Goal.at_most(name, memory, 1.0) if promised else Goal(name=name, value=memory))
     if "full" in asked.methods and "ours" in asked.ways:
         goals.append(Goal.at_least("full: share of the matrix rate", median(raw, "full_ours_mfu"), 0.65))
+    if "full" in asked.methods and "float32" in asked.ways:
+        share = median(raw, "full_float32_mfu")
+        goals.append(Goal.at_least("full: share of the matrix rate in float32", share, 0.65))
     if {"full", "lora"} <= set(asked.methods) and "ours" in asked.ways:
         both = (median(raw, f"{method}_ours_examples_per_s") for method in ("lora", "full"))
         goals.append(Goal(name="examples per second, lora over full", value=next(both) / next(both)))

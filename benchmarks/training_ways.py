@@ -25,6 +25,7 @@ WARM = 1
 WAYS = {
     "ours": "`ours` is `humpback.training.sft` without dropout: rows shuffled, a step's rows sorted by length and passed in groups",
     "dropout": "`dropout` is the same with the paper's 0.1, which no other way has",
+    "float32": "`float32` is ours with products in float32, the format in which the goal for the matrix rate was set",
     "trl": "`trl` is SFTTrainer with its defaults (bfloat16 products, activations recomputed, padded batches in file order)",
     "plain": "`plain` is SFTTrainer without recomputing, in the format of ours",
 }
@@ -39,8 +40,8 @@ class Ask:
     """One training to measure."""
 
     way: str
-    """ours, dropout (ours with the paper's 0.1), trl (SFTTrainer's defaults) or plain (SFTTrainer that recomputes nothing, format
-    as ours)."""
+    """ours, dropout (ours with the paper's 0.1), float32 (ours in it), trl (SFTTrainer's defaults) or plain (SFTTrainer that
+    recomputes nothing, format as ours)."""
     method: str
     """full or lora."""
     model: str
@@ -79,7 +80,7 @@ class Measured:
 def main(arguments: Sequence[str]) -> None:
     asked, answer = (Path(argument) for argument in arguments)
     ask = Ask(**json.loads(asked.read_text()))
-    ways = {"ours": _train_ours, "dropout": _train_ours, "trl": _train_trl, "plain": _train_trl}
+    ways = dict.fromkeys(("ours", "dropout", "float32"), _train_ours) | dict.fromkeys(("trl", "plain"), _train_trl)
     answer.write_text(json.dumps(asdict(ways[ask.way](ask))))
 
 
@@ -131,7 +132,7 @@ def _train_ours(ask: Ask) -> Measured:
         dropout=0.1 if ask.way == "dropout" else 0.0,
         save_every=1_000_000,
         device=ask.device,
-        precision=ask.precision,
+        precision="float32" if ask.way == "float32" else ask.precision,
     )
     clock, build = _make_clock(ask), sft.build_trainer
 

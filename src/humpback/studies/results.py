@@ -27,6 +27,7 @@ FEW_SEEDS = 5
 
 
 def study_kind(study: Study) -> Literal["ablation", "scaling"]:
+    """Return the command that runs this study, by which its results are told apart."""
     return "scaling" if isinstance(study, ScalingStudy) else "ablation"
 
 

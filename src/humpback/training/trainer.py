@@ -30,6 +30,7 @@ from humpback.training.batches import Batch, collate, part_of
 from humpback.training.checkpoints import UNFINISHED, publish_checkpoint
 from humpback.training.guard import Expected, RowLoss, check_step, refuse_loss
 from humpback.training.held_out import HELD_OUT, HeldOutLoss, add_loss, best_loss, read_losses, should_stop
+from humpback.training.loss import token_losses
 from humpback.training.schedule import learning_rate_at, share_rows, token_batches
 from humpback.training.spec import TrainSpec
 from humpback.training.weights import clear_when_full
@@ -158,9 +159,8 @@ class Trainer(SFTTrainer):
             outputs = model(**tokens, use_cache=False)
         finally:
             hook.remove()
-        logits = outputs.logits[0].float()  # (label tokens, V)
-        losses = torch.nn.functional.cross_entropy(logits, labels[kept], reduction="none")
-        return losses, getattr(outputs, "aux_loss", None)
+        logits = outputs.logits.flatten(0, 1)  # (label tokens, V)
+        return token_losses(logits, labels[kept]), getattr(outputs, "aux_loss", None)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Return our own line: transformers' polynomial one reaches its end a step after the last."""

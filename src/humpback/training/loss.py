@@ -1,0 +1,53 @@
+"""The loss of each label token, without copies of its logits. In: logits and labels. Out: nats, and a gradient that costs one copy.
+
+torch's own cross entropy of half-precision logits holds them in float32 three times over (cast, log-softmax, gradient), which on a
+CPU takes longer than the head's products: with a vocabulary of 49,152 a pass of 600 label tokens clears and fills 0.6 GB. Here rows
+are taken some at a time, and their probabilities are computed again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+__all__ = ["token_losses"]
+
+BLOCK = 2**21
+"""Logits held in float32 at a time: 8 MiB."""
+
+
+def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the (N,) cross entropies, in nats and at least float32, of (N, vocabulary) logits for (N,) labels."""
+    losses: torch.Tensor = _TokenLosses.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return losses
+
+
+class _TokenLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(logits, labels)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        losses = logits.new_empty(len(logits), dtype=wide)
+        for rows in _blocks(logits):
+            part = logits[rows].to(wide)
+            losses[rows] = torch.nn.functional.cross_entropy(part, labels[rows], reduction="none")
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, labels = ctx.saved_tensors
+        to_logits = torch.empty_like(logits)
+        for rows in _blocks(logits):
+            part = torch.softmax(logits[rows], -1, dtype=slopes.dtype)
+            part[torch.arange(len(part), device=part.device), labels[rows]] -= 1
+            part *= slopes[rows, None]
+            to_logits[rows] = part
+        return to_logits, None
+
+
+def _blocks(logits: torch.Tensor) -> list[slice]:
+    size = max(1, BLOCK // max(1, logits.shape[1]))
+    return [slice(start, start + size) for start in range(0, len(logits), size)]
