@@ -25,7 +25,7 @@ WARM = 1
 WAYS = {
     "ours": "`ours` is `humpback.training.sft` without dropout: rows shuffled, a step's rows sorted by length and passed in groups",
     "dropout": "`dropout` is the same with the paper's 0.1, which no other way has",
-    "float32": "`float32` is ours with products in float32, the format in which the goal for the matrix rate was set",
+    "float32": "`float32` is ours with products in float32, whatever was asked for, in full training alone",
     "trl": "`trl` is SFTTrainer with its defaults (bfloat16 products, activations recomputed, padded batches in file order)",
     "plain": "`plain` is SFTTrainer without recomputing, in the format of ours",
 }

@@ -403,23 +403,26 @@ def test_the_note_on_training_tells_what_was_measured_and_how_little_of_it(
     monkeypatch.setattr(training, "write_result", lambda name, **told: written.update(told))
     sizes = {"small": False, "rows": rows, "batch_size": 8, "repetitions": 3, "shape": None, "folder": None}
     asked = training.Asked(
-        **sizes, methods=["full"], ways=["ours", "trl"], device="cpu", precision="auto", prepare=None
+        **sizes, methods=["full"], ways=["ours", "float32", "trl"], device="cpu", precision="auto", prepare=None
     )
     repetitions = [harness.Repetition(number) for number in range(3)]
     for repetition in repetitions:
-        for way, speed in (("ours", 3.0), ("trl", 1.0)):
+        for way, speed in (("ours", 3.0), ("float32", 0.5), ("trl", 1.0)):
             for figure in ("examples_per_s", "tokens_per_s", "mfu", "peak_mib", "matmul_gflops"):
                 repetition.add(f"full_{way}_{figure}", speed)
     training.write(asked, repetitions, {"full_ours": "bfloat16"}, rows)
     note = written["note"]
     assert "`ours`" in note
     assert "`trl`" in note
+    assert "`float32`" in note
     assert "`plain`" not in note
     assert "`dropout`" not in note
     assert ("where a whole run has 400 rows and 3" in note) == small
     goals = {goal.name: goal for goal in written["goals"]}
     assert goals["full: examples per second, ours over trl"].met
     assert not goals["full: peak memory, ours over trl"].met
+    assert goals["full: share of the matrix rate"].met
+    assert not goals["full: share of the matrix rate in float32"].met
 
 
 def test_examples_are_rows_of_mean_length_whichever_were_timed(training: ModuleType, tmp_path: Path) -> None:

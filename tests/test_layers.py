@@ -54,6 +54,7 @@ HEAVY_FILES = (
         "training/trainer.py",
         "training/batches.py",
         "training/attending.py",
+        "training/loss.py",
         "training/weights.py",
         "training/precision.py",
         "doctor.py",

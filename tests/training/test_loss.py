@@ -52,16 +52,47 @@ def test_losses_and_gradients_are_those_of_torch_with_a_weight_per_token(dtype: 
     torch.testing.assert_close(gradient, own_gradient, rtol=rounding, atol=rounding)
 
 
-def test_a_label_that_cannot_be_is_told_and_no_rows_have_no_losses() -> None:
+def test_nothing_of_the_logits_size_is_kept_but_the_logits() -> None:
     logits, labels = make_logits(torch.float32)
-    with pytest.raises(IndexError, match="out of bounds"):
-        loss.token_losses(logits, labels + VOCABULARY)
-    assert loss.token_losses(logits[:0], labels[:0]).shape == (0,)
+    kept: list[Any] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        losses = loss.token_losses(logits, labels)
+    large = {tensor.data_ptr() for tensor in kept if tensor.numel() >= logits.numel()}
+    assert large == {logits.data_ptr()}
+    before = logits.detach().clone()
+    losses.sum().backward()
+    assert torch.equal(logits, before)  # what made them may need them in its own backward pass
 
 
-def test_a_loss_without_bounds_is_not_hidden() -> None:
+@pytest.mark.parametrize("label", [-100, -1, VOCABULARY])
+def test_a_label_that_cannot_be_is_refused(label: int) -> None:
+    logits, labels = make_logits(torch.float32)
+    labels[3] = label
+    with pytest.raises(ValueError, match=f"{label} .*vocabulary of {VOCABULARY}"):
+        loss.token_losses(logits, labels)
+
+
+def test_labels_and_logits_are_as_many() -> None:
+    logits, labels = make_logits(torch.float32)
+    with pytest.raises(ValueError, match=f"{TOKENS} labels for {TOKENS - 1} rows"):
+        loss.token_losses(logits[:-1], labels)
+
+
+def test_no_rows_have_no_losses_and_no_gradient() -> None:
+    logits, labels = make_logits(torch.float32)
+    none = logits[:0].detach().requires_grad_()
+    losses = loss.token_losses(none, labels[:0])
+    losses.sum().backward()
+    assert losses.shape == (0,)
+    assert none.grad.shape == (0, VOCABULARY)
+
+
+def test_a_loss_that_is_no_number_is_told_of_its_row_alone() -> None:
     logits, labels = make_logits(torch.float32)
     with torch.no_grad():
-        logits[2] = torch.nan
+        logits[2], logits[4, labels[4]] = torch.nan, -torch.inf
     losses = loss.token_losses(logits, labels)
     assert losses.isnan().tolist() == [row == 2 for row in range(TOKENS)]
+    assert losses.isinf().tolist() == [row == 4 for row in range(TOKENS)]
+    losses.sum().backward()
+    assert logits.grad.isfinite().all(-1).tolist() == [row != 2 for row in range(TOKENS)]

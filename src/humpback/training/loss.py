@@ -1,8 +1,9 @@
-"""The loss of each label token, without copies of its logits. In: logits and labels. Out: nats, and a gradient that costs one copy.
+"""The loss of each label token, without copies of all logits. In: logits and labels. Out: nats, and the logits' gradient.
 
-torch's own cross entropy of half-precision logits holds them in float32 three times over (cast, log-softmax, gradient), which on a
-CPU takes longer than the head's products: with a vocabulary of 49,152 a pass of 600 label tokens clears and fills 0.6 GB. Here rows
-are taken some at a time, and their probabilities are computed again in the backward pass.
+torch's own cross entropy keeps a pass's log-probabilities until the backward pass and makes a gradient of them beside that of the
+logits: three tensors of the logits' size in float32, more where the logits are in half precision. Here rows are taken some at a
+time, and their probabilities are computed again in the backward pass. (Under accelerate the logits come in float32 whatever the
+products' format: it casts what a model returns.)
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ BLOCK = 2**21
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the (N,) cross entropies, in nats and at least float32, of (N, vocabulary) logits for (N,) labels."""
+    """Return the (N,) cross entropies, in nats and at least float32, of (N, V) logits for (N,) labels from 0 to V - 1.
+
+    Raises ValueError for other labels, or another number of them: no label is passed over.
+    """
+    if len(labels) != len(logits):
+        raise ValueError(f"{len(labels)} labels for {len(logits)} rows of logits; give one for each")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise ValueError(
+            f"labels from {int(labels.min())} to {int(labels.max())} for a vocabulary of {logits.shape[1]}; leave out rows without one"
+        )
     losses: torch.Tensor = _TokenLosses.apply(logits, labels)  # type: ignore[no-untyped-call]
     return losses
 

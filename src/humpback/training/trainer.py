@@ -159,7 +159,7 @@ class Trainer(SFTTrainer):
             outputs = model(**tokens, use_cache=False)
         finally:
             hook.remove()
-        logits = outputs.logits.flatten(0, 1)  # (label tokens, V)
+        logits = outputs.logits.flatten(0, 1)  # (label tokens, V); the gradient of [0] would be a copy, cleared first
         return token_losses(logits, labels[kept]), getattr(outputs, "aux_loss", None)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
