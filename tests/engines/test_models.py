@@ -167,6 +167,17 @@ def test_a_conversion_that_dies_leaves_nothing_that_looks_whole(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_a_converted_tokenizer_is_the_same_however_it_was_loaded(tmp_path: Path) -> None:
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    plain = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=plain).save_pretrained(tmp_path / "source")
+    for offline in (True, False):
+        loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "source", local_files_only=offline)
+        models._save_tokenizer(loaded, tmp_path / str(offline))
+    with_it, without = (tmp_path / str(offline) / "tokenizer_config.json" for offline in (True, False))
+    assert with_it.read_text() == without.read_text()
+
+
 def test_the_packaged_model_keeps_its_tokenizer_template_and_end(smollm: ModelRef) -> None:
     folder = Path(smollm.path)
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == 2

@@ -263,6 +263,13 @@ def _write_safetensors(gguf: Path, folder: Path) -> None:
     model.generation_config = loaded.generation_config
     with quiet_loading():
         model.save_pretrained(folder)
+    _save_tokenizer(tokenizer, folder)
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer without how it was loaded, which would make another model of what is converted with HF_HUB_OFFLINE."""
+    for key in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(key, None)
     tokenizer.save_pretrained(folder)
 
 
