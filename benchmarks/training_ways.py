@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-__all__ = ["WARM", "WAYS", "Ask", "Measured", "main", "matmul_flops", "useful_flops"]
+__all__ = ["WARM", "WAYS", "Ask", "Measured", "main", "matmul_flops", "precision_of", "useful_flops"]
 
 WARM = 1
 """Steps before the clock starts."""
@@ -132,7 +132,7 @@ def _train_ours(ask: Ask) -> Measured:
         dropout=0.1 if ask.way == "dropout" else 0.0,
         save_every=1_000_000,
         device=ask.device,
-        precision="float32" if ask.way == "float32" else ask.precision,
+        precision=precision_of(ask),
     )
     clock, build = _make_clock(ask), sft.build_trainer
 
@@ -152,6 +152,11 @@ def _train_ours(ask: Ask) -> Measured:
         tokens=sum(line["tokens"] for line in lines),
         precision=told,
     )
+
+
+def precision_of(ask: Ask) -> str:
+    """Return the format that ours is asked for."""
+    return "float32" if ask.way == "float32" else ask.precision
 
 
 def _train_trl(ask: Ask) -> Measured:

@@ -425,6 +425,34 @@ def test_the_note_on_training_tells_what_was_measured_and_how_little_of_it(
     assert not goals["full: share of the matrix rate in float32"].met
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("precision", "beside"), [("auto", ["float32"]), ("bfloat16", ["float32"]), ("float32", [])])
+def test_float32_is_measured_of_full_training_beside_another_format(
+    training: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, beside: list[str]
+) -> None:
+    ways = sys.modules["training_ways"]
+    ran: dict[str, list[str]] = {"full": [], "lora": []}
+    written: dict[str, Any] = {}
+
+    def train(asked: Any, way: str, method: str, *paths: Path) -> Any:
+        ran[method].append(way)
+        return ways.Measured(seconds=1, examples=1, tokens=1, flops=1, precision="bfloat16", peak_mib=1)
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "matmul_flops", lambda *_: 1.0)
+    monkeypatch.setattr(training, "write_result", lambda name, **told: written.update(told))
+    pq.write_table(pa.table({"labels": [[1]]}), tmp_path / "rows.parquet")
+    sizes = {"small": False, "rows": 1, "batch_size": 1, "repetitions": 1, "shape": None, "folder": None}
+    named = {"methods": ["full", "lora"], "ways": ["ours", "float32"], "device": "cpu", "prepare": None}
+    asked = training.Asked(**sizes, **named, precision=precision)
+    training.measure(asked, tmp_path, tmp_path / "rows.parquet", tmp_path)
+    assert ran == {"full": ["ours", *beside], "lora": ["ours"]}
+    assert ("`float32`" in written["note"]) == bool(beside)
+    for way, taken in (("float32", "float32"), ("ours", precision)):
+        ask = {"method": "full", "model": "", "rows": "", "work": "", "steps": 1, "batch_size": 1, "device": "cpu"}
+        assert ways.precision_of(ways.Ask(way=way, precision=precision, **ask)) == taken
+
+
 def test_examples_are_rows_of_mean_length_whichever_were_timed(training: ModuleType, tmp_path: Path) -> None:
     ways = sys.modules["training_ways"]
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

