@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ __all__ = ["load_spec", "run_train"]
 MODEL_CACHE = Path.home() / ".cache" / "humpback"
 EXTRA = ("preset", "epochs")
 """Keys that decide others, and are no part of a spec."""
+NUMBERS = {"steps": "a whole number", "batch_size": "a whole number", "epochs": "a number", "held_out_share": "a number"}
+"""Keys that decide the schedule, which is reckoned before the spec is checked."""
 
 
 def run_train(
@@ -61,7 +64,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> tuple[TrainSpec, Row
     for key in ("base_model", "data", "output"):
         if not given.get(key):
             raise InputError(f"the training spec {path} lacks {key}; it needs base_model, data and output")
-    data = _data_files(given["data"], path)
+    data = _data_files(given["data"], path, "data")
     counts = count_data(data)
     if not counts.examples:
         raise InputError(f"no training rows in {', '.join(map(str, data))}")
@@ -79,6 +82,7 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
         if given.get("epochs") is not None:
             raise InputError(f"the training spec {path} has steps and epochs; keep one of them")
         epochs = None
+    _check_numbers(given, path)
     try:
         trained = trained_rows(counts.draws, float(given.get("held_out_share") or 0))
         schedule = schedule_for(trained, steps=given.get("steps"), epochs=epochs, batch_size=given.get("batch_size"))
@@ -89,7 +93,7 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
     values |= {"data": [str(file) for file in data], "output": str(output), "work": str(work)}
     values |= {"steps": schedule.steps, "batch_size": schedule.batch_size}
     if given.get("held_out"):
-        values["held_out"] = [str(file) for file in _data_files(given["held_out"], path)]
+        values["held_out"] = [str(file) for file in _data_files(given["held_out"], path, "held_out")]
     values.setdefault("metrics", str(work / METRICS))
     if not given.get("base_hash"):
         base = resolve_model(str(given["base_model"]), MODEL_CACHE)
@@ -100,6 +104,14 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
             raise InputError(f"the training spec {path}: base_model={values['base_model']} holds no config.json")
         values |= {"chat_template": contract.chat_template, "stop_ids": list(contract.stop_ids)}
     return values
+
+
+def _check_numbers(given: Mapping[str, Any], path: Path) -> None:
+    for key, wanted in NUMBERS.items():
+        value = given.get(key)
+        kinds = (int,) if wanted == "a whole number" else (int, float)
+        if value is not None and (type(value) not in kinds or not math.isfinite(value)):
+            raise InputError(f"the training spec {path}: {key}={value} is not {wanted} (YAML takes 1e3 for text; write 1000)")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -117,8 +129,8 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _data_files(given: object, path: Path) -> list[Path]:
-    """Return the files of a mix: those named, or the shards of the folders named."""
+def _data_files(given: object, path: Path, key: str) -> list[Path]:
+    """Return the files of a mix: those named under a key of the spec, or the shards of the folders named."""
     files: list[Path] = []
     for name in given if isinstance(given, list) else [given]:
         place = Path(str(name)).expanduser()
@@ -127,13 +139,13 @@ def _data_files(given: object, path: Path) -> list[Path]:
                 file for file in sorted(place.glob("*.parquet")) if not file.name.startswith("rejected-")
             ]
             if not shards:
-                raise InputError(f"the training spec {path}: data={place} holds no Parquet file; give a folder `mix`")
+                raise InputError(f"the training spec {path}: {key}={place} holds no Parquet file; give a folder `mix`")
             files += shards
         elif place.is_file():
             files.append(place)
         else:
             raise InputError(
-                f"the training spec {path}: data={place} is not there; give a folder `mix` or Parquet files"
+                f"the training spec {path}: {key}={place} is not there; give a folder `mix` or Parquet files"
             )
     return files
 

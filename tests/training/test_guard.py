@@ -146,5 +146,19 @@ def test_a_weight_that_is_no_weight_is_refused_by_row(tmp_path: Path) -> None:
     for column in ("sampling", "weight"):
         table = pq.read_table(path)
         pq.write_table(table.append_column(column, pa.array([1.0, 0.0, float("nan")])), tmp_path / "bad.parquet")
-        with pytest.raises(InputError, match=rf"row1: {column} is not above 0 \(2 such rows\)"):
+        with pytest.raises(InputError, match=rf"row1: {column} is not a number above 0; leave such rows out \(2 such rows\)"):
             read_rows([tmp_path / "bad.parquet"])
+
+
+@pytest.mark.parametrize("column", ["sampling", "weight"])
+def test_weights_that_are_words_are_refused_by_file_and_column(tmp_path: Path, column: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from humpback.training.plan import count_data
+
+    path = write_rows(tmp_path / "rows.parquet", make_rows(2))
+    pq.write_table(pq.read_table(path).append_column(column, pa.array(["1", "2"])), tmp_path / "bad.parquet")
+    for read in (read_rows, count_data):
+        with pytest.raises(InputError, match=rf"bad\.parquet: column {column} is of type string; give numbers"):
+            read([tmp_path / "bad.parquet"])

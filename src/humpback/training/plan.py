@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from humpback.errors import InputError
 from humpback.progress import Bar, Console, format_seconds
 from humpback.prompts import IGNORE
+from humpback.training.rows import check_shares
 from humpback.training.spec import TrainSpec, TrainStep
 
 __all__ = ["PROBE_STEPS", "RowCounts", "count_data", "follow_steps", "tell_plan"]
@@ -47,6 +48,7 @@ def count_data(paths: Sequence[Path]) -> RowCounts:
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
+                check_shares(file.schema_arrow, path)
                 weighted = "sampling" in file.schema_arrow.names
                 columns = ["labels", "sampling"] if weighted else ["labels"]
                 for batch in file.iter_batches(columns=columns):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from humpback.errors import InputError
 from humpback.prompts import IGNORE
 
-__all__ = ["check_fit", "count_rows", "label_counts", "read_rows", "row_lengths", "split_rows"]
+__all__ = ["check_fit", "check_shares", "count_rows", "label_counts", "read_rows", "row_lengths", "split_rows"]
 
 SHARES = ("sampling", "weight")
 """Columns that say how much a row counts: draws per epoch on average, and the weight of its loss."""
@@ -48,12 +48,22 @@ def read_rows(paths: Sequence[Path]) -> pa.Table:
     _refuse(table, label_counts(table) == 0, "no label token, so nothing to learn")
     for column in SHARES:
         values = table[column].to_numpy()
-        _refuse(table, ~(np.isfinite(values) & (values > 0)), f"{column} is not above 0")
+        _refuse(table, ~(np.isfinite(values) & (values > 0)), f"{column} is not a number above 0; leave such rows out")
     return table
 
 
+def check_shares(schema: pa.Schema, path: Path) -> None:
+    """Refuse a file that says with other than numbers how much a row counts."""
+    for name in set(SHARES) & set(schema.names):
+        kind = schema.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise InputError(f"training data {path}: column {name} is of type {kind}; give numbers above 0, or no such column")
+
+
 def _read(path: Path) -> pa.Table:
-    there = pq.read_schema(path).names
+    schema = pq.read_schema(path)
+    check_shares(schema, path)
+    there = schema.names
     optional = [name for name in (*SHARES, ORIGIN) if name in there]
     table = pq.read_table(path, columns=["id", "input_ids", "labels", *optional])
     for name in SHARES:
