@@ -31,7 +31,12 @@ __all__ = ["load_spec", "run_train"]
 MODEL_CACHE = Path.home() / ".cache" / "humpback"
 EXTRA = ("preset", "epochs")
 """Keys that decide others, and are no part of a spec."""
-NUMBERS = {"steps": "a whole number", "batch_size": "a whole number", "epochs": "a number", "held_out_share": "a number"}
+NUMBERS = {
+    "steps": "a whole number",
+    "batch_size": "a whole number",
+    "epochs": "a number",
+    "held_out_share": "a number",
+}
 """Keys that decide the schedule, which is reckoned before the spec is checked."""
 
 
@@ -111,7 +116,9 @@ def _check_numbers(given: Mapping[str, Any], path: Path) -> None:
         value = given.get(key)
         kinds = (int,) if wanted == "a whole number" else (int, float)
         if value is not None and (type(value) not in kinds or not math.isfinite(value)):
-            raise InputError(f"the training spec {path}: {key}={value} is not {wanted} (YAML takes 1e3 for text; write 1000)")
+            raise InputError(
+                f"the training spec {path}: {key}={value} is not {wanted} (YAML takes 1e3 for text; write 1000)"
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:

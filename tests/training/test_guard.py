@@ -146,7 +146,9 @@ def test_a_weight_that_is_no_weight_is_refused_by_row(tmp_path: Path) -> None:
     for column in ("sampling", "weight"):
         table = pq.read_table(path)
         pq.write_table(table.append_column(column, pa.array([1.0, 0.0, float("nan")])), tmp_path / "bad.parquet")
-        with pytest.raises(InputError, match=rf"row1: {column} is not a number above 0; leave such rows out \(2 such rows\)"):
+        with pytest.raises(
+            InputError, match=rf"row1: {column} is not a number above 0; leave such rows out \(2 such rows\)"
+        ):
             read_rows([tmp_path / "bad.parquet"])
 
 

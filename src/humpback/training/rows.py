@@ -57,7 +57,9 @@ def check_shares(schema: pa.Schema, path: Path) -> None:
     for name in set(SHARES) & set(schema.names):
         kind = schema.field(name).type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise InputError(f"training data {path}: column {name} is of type {kind}; give numbers above 0, or no such column")
+            raise InputError(
+                f"training data {path}: column {name} is of type {kind}; give numbers above 0, or no such column"
+            )
 
 
 def _read(path: Path) -> pa.Table:
