@@ -31,12 +31,7 @@ __all__ = ["load_spec", "run_train"]
 MODEL_CACHE = Path.home() / ".cache" / "humpback"
 EXTRA = ("preset", "epochs")
 """Keys that decide others, and are no part of a spec."""
-NUMBERS = {
-    "steps": "a whole number",
-    "batch_size": "a whole number",
-    "epochs": "a number",
-    "held_out_share": "a number",
-}
+WHOLE, NUMBERS = ("steps", "batch_size"), ("epochs", "held_out_share")
 """Keys that decide the schedule, which is reckoned before the spec is checked."""
 
 
@@ -89,9 +84,9 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
         epochs = None
     _check_numbers(given, path)
     try:
-        trained = trained_rows(counts.draws, float(given.get("held_out_share") or 0))
+        trained = trained_rows(counts.draws, given.get("held_out_share") or 0)
         schedule = schedule_for(trained, steps=given.get("steps"), epochs=epochs, batch_size=given.get("batch_size"))
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"the training spec {path}: {error}") from error
     output = Path(str(given["output"])).expanduser()
     work = Path(str(given.get("work") or output.with_name(output.name + ".work"))).expanduser()
@@ -112,10 +107,11 @@ def _complete(given: Mapping[str, Any], data: Sequence[Path], counts: RowCounts,
 
 
 def _check_numbers(given: Mapping[str, Any], path: Path) -> None:
-    for key, wanted in NUMBERS.items():
+    for key in (*WHOLE, *NUMBERS):
         value = given.get(key)
-        kinds = (int,) if wanted == "a whole number" else (int, float)
-        if value is not None and (type(value) not in kinds or not math.isfinite(value)):
+        number = type(value) is int or (key in NUMBERS and isinstance(value, float) and math.isfinite(value))
+        if value is not None and not number:
+            wanted = "a whole number" if key in WHOLE else "a number"
             raise InputError(
                 f"the training spec {path}: {key}={value} is not {wanted} (YAML takes 1e3 for text; write 1000)"
             )

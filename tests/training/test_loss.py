@@ -28,7 +28,7 @@ def make_logits(dtype: Any) -> tuple[Any, Any]:
 @pytest.mark.usefixtures("rows_of_a_block")
 def test_the_gradient_is_that_of_the_loss() -> None:
     logits, labels = make_logits(torch.float64)
-    assert torch.autograd.gradcheck(lambda given: loss.token_losses(given, labels), (logits,))
+    assert torch.autograd.gradcheck(lambda given: loss.cross_entropies(given, labels), (logits,))
 
 
 @pytest.mark.usefixtures("rows_of_a_block")
@@ -39,7 +39,7 @@ def test_losses_and_gradients_are_those_of_torch_with_a_weight_per_token(dtype: 
     for ours in (True, False):
         logits, labels = make_logits(getattr(torch, dtype))
         if ours:
-            losses = loss.token_losses(logits, labels)
+            losses = loss.cross_entropies(logits, labels)
         else:
             wide = logits.double() if dtype == "float64" else logits.float()
             losses = torch.nn.functional.cross_entropy(wide, labels, reduction="none")
@@ -56,7 +56,7 @@ def test_nothing_of_the_logits_size_is_kept_but_the_logits() -> None:
     logits, labels = make_logits(torch.float32)
     kept: list[Any] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        losses = loss.token_losses(logits, labels)
+        losses = loss.cross_entropies(logits, labels)
     large = {tensor.data_ptr() for tensor in kept if tensor.numel() >= logits.numel()}
     assert large == {logits.data_ptr()}
     before = logits.detach().clone()
@@ -69,19 +69,19 @@ def test_a_label_that_cannot_be_is_refused(label: int) -> None:
     logits, labels = make_logits(torch.float32)
     labels[3] = label
     with pytest.raises(ValueError, match=f"{label} .*vocabulary of {VOCABULARY}"):
-        loss.token_losses(logits, labels)
+        loss.cross_entropies(logits, labels)
 
 
 def test_labels_and_logits_are_as_many() -> None:
     logits, labels = make_logits(torch.float32)
     with pytest.raises(ValueError, match=f"{TOKENS} labels for {TOKENS - 1} rows"):
-        loss.token_losses(logits[:-1], labels)
+        loss.cross_entropies(logits[:-1], labels)
 
 
 def test_no_rows_have_no_losses_and_no_gradient() -> None:
     logits, labels = make_logits(torch.float32)
     none = logits[:0].detach().requires_grad_()
-    losses = loss.token_losses(none, labels[:0])
+    losses = loss.cross_entropies(none, labels[:0])
     losses.sum().backward()
     assert losses.shape == (0,)
     assert none.grad.shape == (0, VOCABULARY)
@@ -91,7 +91,7 @@ def test_a_loss_that_is_no_number_is_told_of_its_row_alone() -> None:
     logits, labels = make_logits(torch.float32)
     with torch.no_grad():
         logits[2], logits[4, labels[4]] = torch.nan, -torch.inf
-    losses = loss.token_losses(logits, labels)
+    losses = loss.cross_entropies(logits, labels)
     assert losses.isnan().tolist() == [row == 2 for row in range(TOKENS)]
     assert losses.isinf().tolist() == [row == 4 for row in range(TOKENS)]
     losses.sum().backward()

@@ -30,7 +30,7 @@ from humpback.training.batches import Batch, collate, part_of
 from humpback.training.checkpoints import UNFINISHED, publish_checkpoint
 from humpback.training.guard import Expected, RowLoss, check_step, refuse_loss
 from humpback.training.held_out import HELD_OUT, HeldOutLoss, add_loss, best_loss, read_losses, should_stop
-from humpback.training.loss import token_losses
+from humpback.training.loss import label_losses
 from humpback.training.schedule import learning_rate_at, share_rows, token_batches
 from humpback.training.spec import TrainSpec
 from humpback.training.weights import clear_when_full
@@ -143,24 +143,10 @@ class Trainer(SFTTrainer):
         return self._losses(model, inputs)[0]
 
     def _losses(self, model: Any, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return nats of each label token, and how unevenly experts were chosen where that is part of the loss."""
-        labels = inputs["labels"][:, 1:]  # (B, T-1)
-        kept = labels != IGNORE
-        tokens: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        if self.aux_loss_enabled:
-            tokens["output_router_logits"] = True
-        if self.args.device.type != "cpu":  # TRL's head in Triton never holds all logits at once
-            outputs: Any = model(**tokens, labels=inputs["labels"], use_cache=False, fused_lm_head=True)
-            return -outputs.log_probs[kept].float(), getattr(outputs, "aux_loss", None)
-        # a hook on the head, so that what a model does to its logits afterwards (scaling, capping) stays its own
-        head = self.accelerator.unwrap_model(model).get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, args: (args[0][:, :-1][kept][None],))
-        try:
-            outputs = model(**tokens, use_cache=False)
-        finally:
-            hook.remove()
-        logits = outputs.logits.flatten(0, 1)  # (label tokens, V); the gradient of [0] would be a copy, cleared first
-        return token_losses(logits, labels[kept]), getattr(outputs, "aux_loss", None)
+        # by TRL's head in Triton where there is a GPU
+        own = self.args.device.type == "cpu"
+        head = self.accelerator.unwrap_model(model).get_output_embeddings() if own else None
+        return label_losses(model, head, inputs, balance=self.aux_loss_enabled)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Return our own line: transformers' polynomial one reaches its end a step after the last."""
